@@ -1,0 +1,1 @@
+"""Metrics, answer extraction and the evaluator that runs in the training loop or alone."""

@@ -1,0 +1,112 @@
+"""From a generated text to the answer that a metric compares, by name.
+
+A postprocessor is `postprocess(text, *, options=(), is_target=False) -> str`. Targets pass through it too
+(is_target=True), only to be cleaned in the same way: a final period dropped from the prediction must
+also go from the target. It never looks at the target when it reads a prediction.
+"""
+
+from collections.abc import Callable, Sequence
+import re
+
+from flan_jax.evaluation.metrics import fold, unknown_name
+
+_ANSWER_MARKER = re.compile(
+  r'(?:\b(?:final\s+|correct\s+)?answer(?:\s+is\b|\s+is\s*:|\s*:)|\banswer\s*=|####)\s*:?',
+  re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r'(?<=[.!?])[\'")\]]*\s+(?=\S)')
+_RESULT = re.compile(
+  r'(?:=|\b(?:is|are|equals|get|gets|have|has|leaves|makes))\s*(-?[$€£]?\.?\d[\d,./]*%?)$'
+)
+_QUOTES = {'"': '"', "'": "'", '“': '”', '‘': '’', '«': '»', '`': '`'}
+_LETTER = re.compile(r'^\W*(?:option\s+)?\(?([A-Za-z])(?:[).:,]|\s*$|\s+-)', re.IGNORECASE)
+
+
+def identity(text: str, *, options: Sequence[str] = (), is_target: bool = False) -> str:
+  """Return the text as it is; metrics fold whitespace themselves."""
+  del options, is_target
+  return text
+
+
+def first_line(text: str, *, options: Sequence[str] = (), is_target: bool = False) -> str:
+  """Return the first line that is not blank, stripped: what follows an answer is chatter."""
+  del options, is_target
+  return next((line.strip() for line in text.splitlines() if line.strip()), '')
+
+
+def cot_answer(text: str, *, options: Sequence[str] = (), is_target: bool = False) -> str:
+  """Return the answer at the end of a rationale, without final period and quotes.
+
+  The answer is what follows the last 'answer is', 'answer:' (with or without 'the', 'final', 'correct')
+  or '####', to the end of that line. Without a marker it is the last sentence, or the number that ends
+  it ('So 3 + 4 = 7.' gives '7').
+  """
+  del options
+  if is_target:
+    return _clean(text)
+  after_marker = None
+  for match in _ANSWER_MARKER.finditer(text):
+    rest = text[match.end() :].strip()
+    if rest:  # a marker that nothing follows was cut off by the length limit
+      after_marker = rest
+  if after_marker is not None:
+    return _clean(after_marker.splitlines()[0])
+  sentence = _clean(_last_sentence(text))
+  number = _RESULT.search(sentence)
+  return number[1] if number else sentence
+
+
+def option_letter(text: str, *, options: Sequence[str] = (), is_target: bool = False) -> str:
+  """Return the chosen option as a capital letter, or the cleaned answer when none is recognised.
+
+  Reads '(B)', 'B.', 'option b', 'the answer is (B) red', and the words of an option when `options` holds
+  them in order. A letter past the last option is no choice and is returned as cleaned text.
+  """
+  answer = cot_answer(text, is_target=is_target)
+  words = [_clean(option).casefold() for option in options]
+  if answer.casefold() in words:
+    return _letter(words.index(answer.casefold()))
+  match = _LETTER.match(answer)
+  if match and (not options or ord(match[1].upper()) - ord('A') < len(options)):
+    return match[1].upper()
+  return answer
+
+
+POSTPROCESSORS: dict[str, Callable[..., str]] = {
+  'identity': identity,
+  'first_line': first_line,
+  'cot_answer': cot_answer,
+  'option_letter': option_letter,
+}
+
+
+def get_postprocessor(name: str) -> Callable[..., str]:
+  """Return the postprocessor called `name`.
+
+  Raises:
+    ValueError: no such postprocessor; the message lists all and the nearest name.
+  """
+  if name not in POSTPROCESSORS:
+    raise ValueError(unknown_name('postprocessor', name, POSTPROCESSORS))
+  return POSTPROCESSORS[name]
+
+
+def _letter(index: int) -> str:
+  return chr(ord('A') + index)
+
+
+def _last_sentence(text: str) -> str:
+  lines = [line for line in text.splitlines() if line.strip()]
+  return _SENTENCE_END.split(lines[-1].strip())[-1] if lines else ''
+
+
+def _clean(text: str) -> str:
+  """Fold whitespace; drop final periods and the quotes around the whole answer."""
+  text = fold(text)
+  while True:
+    before = text
+    text = text.rstrip('.。').strip()
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+      text = text[1:-1].strip()
+    if text == before:
+      return text
