@@ -1,0 +1,30 @@
+"""What every test stands on: eight CPU devices, quiet logs, and the shared folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Both are read once, when JAX is first imported, so they are set before any test is collected.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = ' '.join(
+  [os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=8']
+).strip()
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def shared() -> Callable[[str], Path]:
+  """Gives the path of a file of the shared folder, or skips the test if it is not there."""
+  root = Path(os.environ.get('FLAN_JAX_SHARED', REPOSITORY.parent / 'shared'))
+
+  def find(relative_path: str) -> Path:
+    path = root / relative_path
+    if not path.exists():
+      pytest.skip(f'{path} is not there; set FLAN_JAX_SHARED to the folder that holds it.')
+    return path
+
+  return find
