@@ -6,13 +6,13 @@ prepare does that, so that what is stored is what the model sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 import functools
 import hashlib
 import json
 import os
 import pathlib
 import string
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,7 +53,7 @@ class Vocabulary(Protocol):
 
 
 class SentencePieceVocabulary:
-  """Ids of a SentencePiece model; ids above its pieces (sentinels, padding columns) read as unknown."""
+  """Ids of a SentencePiece model; ids above its pieces (sentinels, padding) read as unknown."""
 
   kind = 'sentencepiece'
 

@@ -1,0 +1,252 @@
+"""Writes one task's split into the token cache so that a reader sees all of it or nothing.
+
+Files grow in a hidden folder beside the final one, are synced, and the folder is renamed last. A
+lock held on the folder tells a living writer from the leftovers of a dead one.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import io
+import json
+import os
+import pathlib
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from flan_jax.data import cache_layout
+from flan_jax.data.cache_layout import CacheError
+
+_HEADER_BYTES = 128  # NumPy's header of a one-dimensional array, padded, whatever its length
+_WRITE_BUFFER_BYTES = 1 << 20
+_UNLOCKED_GRACE_SECONDS = 60.0  # between a writer's mkdir and its lock
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class TaskCacheWriter:
+  """Writes one split; a context manager that keeps nothing unless `finish` was reached.
+
+  with TaskCacheWriter(cache_dir, 'my_qa', 'train', key=key) as writer:
+    writer.add([363, 58, 1], [4, 1], {'id': '7', 'template': 'ask', 'answer': 'no'})
+    writer.finish({'collection': 'demo', 'cot': False})
+  """
+
+  def __init__(
+    self,
+    cache_dir: str | os.PathLike[str],
+    task: str,
+    split: str,
+    *,
+    key: Mapping[str, Any] | None = None,
+  ):
+    """Checks names; files are made on entering.
+
+    Args:
+      cache_dir: a directory that `initialize_cache` made.
+      task: name of the task.
+      split: name of the split.
+      key: what made the examples (source, templates, vocabulary, seed, code), for
+        `is_finished`.
+
+    Raises:
+      CacheError: no cache, or a name that cannot be a folder.
+    """
+    self._info = cache_layout.read_cache_info(cache_dir)
+    self._directory = cache_layout.task_directory(cache_dir, task, split)
+    self._task, self._split, self._key = task, split, dict(key or {})
+    self._dtype = np.dtype('<u2' if self._info.size <= 1 << 16 else '<u4')
+    self._partial = self._directory.with_name(f'.{split}.{uuid.uuid4().hex[:12]}.partial')
+    self._offsets = array.array('q', [0])
+    self._metadata_offsets = array.array('q', [0])
+    self._input_tokens = 0
+    self._finished = False
+
+  def __enter__(self) -> Self:
+    try:
+      remove_leftovers(self._directory.parent)
+      self._partial.mkdir(parents=True)
+      self._lock = open(self._partial / 'lock', 'w')
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      self._tokens = open(self._partial / 'tokens.npy', 'wb', _WRITE_BUFFER_BYTES)
+      self._tokens.write(bytes(_HEADER_BYTES))
+      self._metadata = open(self._partial / 'metadata.jsonl', 'wb', _WRITE_BUFFER_BYTES)
+    except OSError as e:
+      shutil.rmtree(self._partial, ignore_errors=True)
+      raise self._failed(e) from e
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    if self._finished:
+      return
+    for file in (self._tokens, self._metadata):
+      try:
+        file.close()
+      except OSError:  # a full disk fails again while flushing what is thrown away
+        pass
+    shutil.rmtree(self._partial, ignore_errors=True)
+    self._lock.close()
+
+  def add(self, inputs: Sequence[int], targets: Sequence[int], metadata: Mapping[str, Any]) -> None:
+    """Appends one example, both sides with their EOS.
+
+    Raises:
+      CacheError: targets are empty, an id is outside the vocabulary, or the disk is full.
+    """
+    number = (len(self._offsets) - 1) // 2
+    if not len(targets):
+      raise CacheError(
+        f"Example {number} (id {metadata.get('id')!r}) of task '{self._task}' has no targets, so "
+        'nothing can be learnt from it; drop it and count it.'
+      )
+    tokens = np.concatenate([np.asarray(inputs, np.int64), np.asarray(targets, np.int64)])
+    if tokens.min() < 0 or tokens.max() >= self._info.size:
+      wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+      raise CacheError(
+        f"Example {number} (id {metadata.get('id')!r}) of task '{self._task}' has token id "
+        f"{wrong}; the cache's {self._info.kind} vocabulary has ids 0 to {self._info.size - 1:,}."
+      )
+    line = (json.dumps(metadata, ensure_ascii=False) + '\n').encode('utf-8', 'surrogatepass')
+    try:
+      self._tokens.write(tokens.astype(self._dtype).tobytes())
+      self._metadata.write(line)
+    except OSError as e:
+      raise self._failed(e) from e
+    middle = self._offsets[-1] + len(inputs)
+    self._offsets.extend((middle, middle + len(targets)))
+    self._metadata_offsets.append(self._metadata_offsets[-1] + len(line))
+    self._input_tokens += len(inputs)
+
+  def finish(self, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Syncs everything and puts it in place, replacing what was there.
+
+    Args:
+      info: further manifest entries: cluster, collection, cot, licence, source, metrics ...
+
+    Returns:
+      The manifest.
+
+    Raises:
+      CacheError: the disk is full.
+    """
+    try:
+      self._write_arrays()
+      manifest = self._manifest(info)
+      cache_layout.write_json(self._partial / cache_layout.MANIFEST_FILE, manifest)
+      (self._partial / 'lock').unlink()
+      _sync_directory(self._partial)
+      self._put_in_place()
+    except OSError as e:
+      raise self._failed(e) from e
+    self._finished = True
+    self._lock.close()
+    return manifest
+
+  def _write_arrays(self) -> None:
+    num_tokens = self._offsets[-1]
+    self._tokens.seek(0)
+    self._tokens.write(_array_header(self._dtype, num_tokens))
+    for file in (self._tokens, self._metadata):
+      file.flush()
+      os.fsync(file.fileno())
+      file.close()
+    for name, values in (
+      ('offsets.npy', self._offsets),
+      ('metadata_offsets.npy', self._metadata_offsets),
+    ):
+      with open(self._partial / name, 'wb') as f:
+        np.save(f, np.frombuffer(values, dtype='<i8'))
+        f.flush()
+        os.fsync(f.fileno())
+
+  def _manifest(self, info: Mapping[str, Any]) -> dict[str, Any]:
+    num_examples = (len(self._offsets) - 1) // 2
+    files: dict[str, dict[str, Any]] = {}
+    for name in cache_layout.DATA_FILES:
+      path = self._partial / name
+      files[name] = {'bytes': path.stat().st_size, 'blake2b': cache_layout.file_digest(path)}
+    files['tokens.npy']['shape'] = [self._offsets[-1]]
+    return {
+      **info,
+      'format': cache_layout.FORMAT,
+      'task': self._task,
+      'split': self._split,
+      'vocabulary': self._info.fingerprint,
+      'num_examples': num_examples,
+      'input_tokens': self._input_tokens,
+      'target_tokens': self._offsets[-1] - self._input_tokens,
+      'key': self._key,
+      'files': files,
+    }
+
+  def _put_in_place(self) -> None:
+    """Renames; a folder already there steps aside first, since only an empty one is replaced."""
+    aside = self._partial.with_suffix('.replaced')
+    if self._directory.exists():
+      os.rename(self._directory, aside)
+    os.rename(self._partial, self._directory)
+    _sync_directory(self._directory.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+  def _failed(self, error: OSError) -> CacheError:
+    where = f"task '{self._task}' split '{self._split}' under '{self._directory.parent}'"
+    if error.errno in _FULL:
+      return CacheError(
+        f'No space left while writing {where} ({error.strerror}) after '
+        f'{len(self._offsets) // 2:,} examples; free some or give another --cache_dir. Nothing '
+        'of this task was kept.'
+      )
+    return CacheError(f'Cannot write {where}: {error.strerror}; give a writable --cache_dir.')
+
+
+def remove_leftovers(task_dir: pathlib.Path) -> list[str]:
+  """Removes what dead writers left in one task's folder; returns the names removed."""
+  removed = []
+  for path in sorted(task_dir.glob('.*')):
+    if path.suffix == '.replaced' or (path.suffix == '.partial' and _is_dead(path)):
+      shutil.rmtree(path, ignore_errors=True)
+      removed.append(path.name)
+  return removed
+
+
+def _is_dead(partial: pathlib.Path) -> bool:
+  """Whether no process holds the lock of a partial folder."""
+  try:
+    with open(partial / 'lock') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
+  except FileNotFoundError:  # just made, or about to be renamed
+    try:
+      return time.time() - partial.stat().st_mtime > _UNLOCKED_GRACE_SECONDS
+    except FileNotFoundError:
+      return False
+  except OSError:  # locked, or a file system without locks: leave it alone
+    return False
+
+
+def _array_header(dtype: np.dtype, length: int) -> bytes:
+  """The .npy header of a one-dimensional array, always _HEADER_BYTES long."""
+  buffer = io.BytesIO()
+  described = {'descr': dtype.str, 'fortran_order': False, 'shape': (length,)}
+  np.lib.format.write_array_header_1_0(buffer, described)
+  header = buffer.getvalue()
+  if len(header) != _HEADER_BYTES:
+    raise CacheError(
+      f'NumPy {np.__version__} writes array headers of {len(header)} bytes, not {_HEADER_BYTES}; '
+      'this version of flan_jax cannot write a cache with it.'
+    )
+  return header
+
+
+def _sync_directory(directory: pathlib.Path) -> None:
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
