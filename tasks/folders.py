@@ -1,0 +1,84 @@
+"""Folders whose place is told later: by a flag, by gin or by the environment.
+
+A task registered on `folder('cot_dir') / 'gsm8k_train.tsv'` reads no disk until its rows are
+asked for. The chosen place is kept in the environment, so that processes started later see it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flan_jax.tasks.naming import listing, nearest
+
+_FOLDERS: dict[str, 'Folder'] = {}
+
+
+class FolderError(ValueError):
+  """A folder that nobody named, or that is not there."""
+
+
+@dataclass(frozen=True)
+class Folder:
+  """A folder to be named later; `name` is the flag, `environment` the variable."""
+
+  name: str
+  environment: str
+  holds: str
+
+  def __truediv__(self, relative: str) -> 'FileInFolder':
+    return FileInFolder(self, relative)
+
+  def path(self) -> Path:
+    """Returns the folder, or raises an error that tells the ways to name it."""
+    value = os.environ.get(self.environment)
+    if not value:
+      raise FolderError(f'The folder of {self.holds} is not set. {self.how()}')
+    path = Path(value).expanduser()
+    if not path.is_dir():
+      kind = 'is not a folder' if path.exists() else 'does not exist'
+      raise FolderError(f'The folder of {self.holds}, {path}, {kind}. {self.how()}')
+    return path
+
+  def how(self) -> str:
+    """Says the three ways to name the folder, the strongest first."""
+    return (
+      f"Give --{self.name}=FOLDER, or bind {self.name.upper()} = 'FOLDER' in gin, "
+      f'or set the environment variable {self.environment}.'
+    )
+
+
+@dataclass(frozen=True)
+class FileInFolder:
+  """A file of a folder that is named later."""
+
+  folder: Folder
+  relative: str
+
+  def __str__(self) -> str:
+    return f'{self.folder.name.upper()}/{self.relative}'
+
+  def path(self) -> Path:
+    """Returns the file's path; whether it exists is for the reader to find out."""
+    return self.folder.path() / self.relative
+
+
+def folder(name: str, *, holds: str, environment: str | None = None) -> Folder:
+  """Declares a folder; its variable is FLAN_JAX_<NAME> unless told otherwise."""
+  made = Folder(name, environment or f'FLAN_JAX_{name.upper()}', holds)
+  if _FOLDERS.setdefault(name, made) != made:
+    raise FolderError(f'Folder {name!r} is already declared as {_FOLDERS[name]}, not {made}.')
+  return made
+
+
+def folders() -> dict[str, Folder]:
+  """Returns the declared folders by name; each is a flag of `flan-jax prepare`."""
+  return dict(_FOLDERS)
+
+
+def set_folder(name: str, path: str | os.PathLike) -> None:
+  """Names a folder for this process and those it starts; stronger than the environment was."""
+  if name not in _FOLDERS:
+    raise FolderError(
+      f'No folder {name!r} is declared.{nearest(name, _FOLDERS)} Declared: {listing(_FOLDERS)}.'
+    )
+  os.environ[_FOLDERS[name].environment] = str(Path(path).expanduser().absolute())

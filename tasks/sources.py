@@ -1,0 +1,315 @@
+"""Where examples come from: TFDS, JSONL, TSV, CSV, Parquet, or a Python function.
+
+Each source is a frozen description of the rows of one split and reads nothing until `rows()` is
+called. How a validation split is cut from train is in splits.py, what a task does with the
+fields in instruction.py.
+"""
+
+import abc
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flan_jax.tasks.folders import FileInFolder, FolderError
+from flan_jax.tasks.naming import listing, nearest
+from flan_jax.tasks.readers import DataError, csv_rows, json_objects, parquet_rows, tsv_rows
+
+Numbered = Iterator[tuple[int, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Row:
+  """One example as its source has it; `place` is where a person finds it."""
+
+  id: str
+  fields: dict[str, Any]
+  place: str
+
+
+class Availability(NamedTuple):
+  """Whether something can be read here; if not, why and how to get it."""
+
+  available: bool
+  why: str = ''
+  how_to_get: str = ''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(abc.ABC):
+  """The rows of one split; `how_to_get` tells a person what to do when they are not here."""
+
+  licence: str = ''
+  how_to_get: str = ''
+
+  @abc.abstractmethod
+  def rows(self) -> Iterator[Row]:
+    """Yields the rows in their fixed order."""
+
+  @abc.abstractmethod
+  def where(self) -> str:
+    """Names the source without reading it."""
+
+  @abc.abstractmethod
+  def available(self) -> Availability:
+    """Says whether the rows can be read now."""
+
+  @abc.abstractmethod
+  def fingerprint(self) -> str:
+    """Names the content: the token cache is made anew when it changes."""
+
+  def exists(self) -> bool:
+    """Says whether the rows can be read now."""
+    return self.available().available
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+  """Rows of one file. `id_field` names the rows; without it their line numbers do."""
+
+  path: str | os.PathLike | FileInFolder
+  id_field: str | None = None
+
+  def location(self) -> Path:
+    """Returns the file's path, asking for its folder if that is named later."""
+    return self.path.path() if isinstance(self.path, FileInFolder) else Path(self.path).expanduser()
+
+  @abc.abstractmethod
+  def _read(self, path: Path) -> Numbered: ...
+
+  def rows(self) -> Iterator[Row]:
+    path = self.location()
+    unit = 'row' if isinstance(self, Parquet) else 'line'
+    empty = True
+    for number, fields in self._read(path):
+      empty = False
+      place = f'{path} {unit} {number}'
+      yield Row(_row_id(fields, self.id_field, number, place), fields, place)
+    if empty:
+      raise DataError(f'{path} has no rows; it must hold at least one.')
+
+  def where(self) -> str:
+    return str(self.path)
+
+  def available(self) -> Availability:
+    try:
+      path = self.location()
+    except FolderError as e:
+      return Availability(False, str(e), self.how_to_get or str(e))
+    if path.is_file():
+      return Availability(True)
+    return Availability(False, f'There is no file {path}.', self.how_to_get)
+
+  def fingerprint(self) -> str:
+    path = self.location()
+    try:
+      stat = path.stat()
+      return _file_hash(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as e:
+      raise DataError(f'Cannot read {path}: {e.strerror}.') from e
+
+
+@dataclass(frozen=True)
+class JSONL(FileSource):
+  """One JSON object a line."""
+
+  def _read(self, path: Path) -> Numbered:
+    return json_objects(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TSV(FileSource):
+  """Tab-separated columns, without quoting.
+
+  header: the first line repeats the names of the columns.
+  unescape: backslash and n in a cell stand for a newline.
+  """
+
+  columns: tuple[str, ...]
+  header: bool = False
+  unescape: bool = False
+
+  def _read(self, path: Path) -> Numbered:
+    return tsv_rows(path, self.columns, header=self.header, unescape=self.unescape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSV(FileSource):
+  """Comma-separated columns with a header and standard quoting; `columns` is what it must be."""
+
+  columns: tuple[str, ...] | None = None
+  delimiter: str = ','
+
+  def _read(self, path: Path) -> Numbered:
+    return csv_rows(path, self.columns, delimiter=self.delimiter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet(FileSource):
+  """A Parquet file, read with pyarrow; `columns` are those to read (all by default)."""
+
+  columns: tuple[str, ...] | None = None
+
+  def _read(self, path: Path) -> Numbered:
+    return parquet_rows(path, self.columns)
+
+
+@dataclass(frozen=True)
+class GeneratorSource(Source):
+  """Rows made by `fn(split) -> iterable of dicts`: built-in data, or any reader of your own.
+
+  The same call must give the same rows. `version` is part of the token cache's key: change it
+  when `fn` changes what it yields. As a task's whole source it serves each of `splits`.
+  """
+
+  fn: Callable[[str], Iterable[Mapping[str, Any]]]
+  splits: tuple[str, ...] = ('train', 'validation')
+  version: str = '1'
+  id_field: str | None = None
+
+  def rows(self) -> Iterator[Row]:
+    if len(self.splits) != 1:
+      raise ValueError(f'{self.where()} serves the splits {self.splits}; pick one with for_split.')
+    split = self.splits[0]
+    number = 0
+    for number, fields in enumerate(self.fn(split), start=1):
+      place = f'{self.where()} row {number} of {split}'
+      if not isinstance(fields, Mapping):
+        raise DataError(f'{place} is a {type(fields).__name__}; it must be a dict of fields.')
+      yield Row(_row_id(fields, self.id_field, number, place), dict(fields), place)
+    if not number:
+      raise DataError(f'{self.where()} yields nothing for {split}; it must yield at least one row.')
+
+  def for_split(self, split: str) -> 'GeneratorSource':
+    """Returns the source of one split."""
+    return replace(self, splits=(split,))
+
+  def where(self) -> str:
+    name = getattr(self.fn, '__qualname__', type(self.fn).__name__)
+    return f'{getattr(self.fn, "__module__", "")}.{name}()'
+
+  def available(self) -> Availability:
+    return Availability(True)
+
+  def fingerprint(self) -> str:
+    return f'{self.where()} {"+".join(self.splits)} version {self.version}'
+
+
+@dataclass(frozen=True)
+class TFDS(Source):
+  """A data set of TensorFlow Datasets, 'name[/config]:version', already prepared in data_dir.
+
+  split: any TFDS slice, such as 'train[:95%]'. Nothing is downloaded: `available()` tells the
+  command that does it.
+  """
+
+  id: str
+  split: str = 'train'
+  data_dir: str | os.PathLike | None = None
+  id_field: str | None = None
+
+  def __post_init__(self):
+    if ':' not in self.id:
+      raise ValueError(
+        f'TFDS({self.id!r}) names no version; write {self.id + ":1.0.0"!r} or the like, '
+        'so that the data cannot change under a run.'
+      )
+
+  def _builder(self):
+    try:
+      import tensorflow_datasets as tfds
+    except ImportError as e:
+      raise DataError(f'Reading {self.where()} needs pip install tensorflow-datasets.') from e
+    try:
+      return tfds.builder(self.id, data_dir=self.data_dir, try_gcs=False)
+    except Exception as e:  # TFDS has its own exceptions for each way a name can be wrong
+      raise DataError(f'TFDS cannot give {self.id!r}: {str(e).splitlines()[0]}') from e
+
+  def rows(self) -> Iterator[Row]:
+    status = self.available()
+    if not status.available:
+      raise DataError(f'{status.why} {status.how_to_get}')
+    import tensorflow_datasets as tfds
+
+    builder = self._builder()
+    dataset = builder.as_dataset(split=self.split, shuffle_files=False)
+    number = 0
+    for number, fields in enumerate(tfds.as_numpy(dataset), start=1):
+      place = f'{self.where()} row {number}'
+      fields = {name: _plain(value, place) for name, value in fields.items()}
+      yield Row(_row_id(fields, self.id_field, number, place), fields, place)
+    if not number:
+      raise DataError(f'{self.where()} has no rows; it must hold at least one.')
+
+  def where(self) -> str:
+    return f'tfds:{self.id} {self.split}'
+
+  def available(self) -> Availability:
+    get = self.how_to_get or f'Get it with: tfds build {self.id.split(":")[0]}'
+    try:
+      builder = self._builder()
+    except DataError as e:
+      return Availability(False, str(e), get)
+    if not Path(builder.data_dir).is_dir():
+      return Availability(False, f'{self.id} is not prepared in {builder.data_dir}.', get)
+    return Availability(True)
+
+  def fingerprint(self) -> str:
+    return f'{self.where()} {self._builder().info.full_name}'
+
+
+def as_splits(source: Source | Mapping[str, Source]) -> dict[str, Source]:
+  """Returns split -> source; a single source is train, a GeneratorSource serves its splits."""
+  if isinstance(source, GeneratorSource):
+    return {split: source.for_split(split) for split in source.splits}
+  if isinstance(source, Source):
+    return {'train': source}
+  if isinstance(source, Mapping) and source:
+    wrong = [s for s in source.values() if not isinstance(s, Source)]
+    if not wrong:
+      return {
+        split: s.for_split(split) if isinstance(s, GeneratorSource) else s
+        for split, s in source.items()
+      }
+    source = wrong[0]
+  raise ValueError(
+    f'A source is one of TFDS, JSONL, TSV, CSV, Parquet, GeneratorSource, or a dict of split to '
+    f'one of them; got {source!r}.'
+  )
+
+
+def _row_id(fields: Mapping[str, Any], id_field: str | None, number: int, place: str) -> str:
+  if id_field is None:
+    return str(number)
+  if id_field not in fields:
+    raise DataError(
+      f'{place} has no field {id_field!r}, which names the rows.{nearest(id_field, fields)} '
+      f'Fields: {listing(fields)}.'
+    )
+  return str(fields[id_field])
+
+
+def _plain(value: Any, place: str) -> Any:
+  """Turns what TFDS yields (bytes, NumPy scalars and arrays) into plain Python values."""
+  if isinstance(value, dict):
+    return {key: _plain(item, place) for key, item in value.items()}
+  value = value.tolist() if hasattr(value, 'tolist') else value
+  if isinstance(value, list):
+    return [_plain(item, place) for item in value]
+  if isinstance(value, bytes):
+    try:
+      return value.decode('utf-8')
+    except UnicodeDecodeError as e:
+      raise DataError(f'{place} is not UTF-8 at byte {e.start + 1}; decode it in TFDS.') from e
+  return value
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+  """Hashes a file's content; asked again only when its size or time changed."""
+  del size, modified
+  with open(path, 'rb') as file:
+    return 'sha256:' + hashlib.file_digest(file, 'sha256').hexdigest()
