@@ -1,0 +1,313 @@
+"""Saving, verifying, resuming and retaining training state through Orbax.
+
+A checkpoint is a folder `checkpoints/<step>` with three Orbax items: `parameters` and `optimizer`
+(flat dicts of arrays keyed by their path, the only layout there is) and `meta` (JSON: step, data
+position, model configuration, shapes). Beside them lies `checksums.json`, so damage is found before
+anything is restored. What goes into the state is train.py's business.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from flan_jax import partitioning
+
+CHECKSUMS = 'checksums.json'
+PARAMETERS = 'parameters'
+OPTIMIZER = 'optimizer'
+META = 'meta'
+
+
+class DamagedCheckpointError(ValueError):
+  """A checkpoint whose files are not what was written; the message names the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """When to save and what to keep.
+
+  Attributes:
+    save_every_steps: Steps between saves; the last step is always saved.
+    keep_last: How many of the newest checkpoints to keep.
+    keep_best: How many of the best to keep besides, by the evaluation's score at their step.
+    asynchronous: Write in the background while training goes on.
+  """
+
+  save_every_steps: int = 1000
+  keep_last: int = 3
+  keep_best: int = 1
+  asynchronous: bool = True
+
+  def __post_init__(self):
+    for name in ('save_every_steps', 'keep_last'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'CheckpointConfig.{name}={getattr(self, name)} must be at least 1; '
+          f'change it in the gin file or with --gin.CheckpointConfig.{name}=...'
+        )
+    if self.keep_best < 0:
+      raise ValueError(f'CheckpointConfig.keep_best={self.keep_best} must be 0 or more.')
+
+
+def named_arrays(tree: Any) -> dict[str, Any]:
+  """Flattens a pytree to {path: leaf}, e.g. {'decoder.layers.attention.query': ...}."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {partitioning.path_string(path): leaf for path, leaf in leaves}
+
+
+class Checkpoints:
+  """The checkpoints of one run; use as a context manager so that the last save is finished.
+
+  Args:
+    directory: The folder that holds one sub-folder per step.
+    config: What to keep; None opens the folder for reading only.
+  """
+
+  def __init__(self, directory: str | os.PathLike, config: CheckpointConfig | None = None):
+    self.directory = Path(directory).resolve()
+    self._config = config
+    self._hasher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='checksums')
+    self._unhashed: list[int] = []
+    self._hashing: list[concurrent.futures.Future] = []
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        create=config is not None,
+        read_only=config is None,
+        enable_async_checkpointing=config is not None and config.asynchronous,
+        preservation_policy=_preservation(config) if config else None,
+      ),
+    )
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc_info):
+    self.close()
+
+  def close(self):
+    """Waits for pending saves and their checksums, then releases Orbax's threads."""
+    self.wait()
+    self._hasher.shutdown()
+    self._manager.close()
+
+  def wait(self):
+    """Blocks until every save so far is committed and has its checksums."""
+    self._manager.wait_until_finished()
+    self._hash_committed()
+    for future in self._hashing:
+      future.result()
+    self._hashing.clear()
+
+  def steps(self) -> list[int]:
+    """Committed steps, oldest first; a save that died is none of them."""
+    return sorted(self._manager.all_steps(read=True))
+
+  def save(self, step: int, model: Any, opt_state: Any, meta: dict, score: float | None = None):
+    """Saves one step; returns once the arrays are copied off the devices.
+
+    Args:
+      step: The number of updates done.
+      model: Pytree of parameters.
+      opt_state: Pytree of the optimizer's arrays (and whatever else must resume exactly).
+      meta: JSON-able; `shapes` of the parameters are added.
+      score: The evaluation's score at this step, higher is better, for `keep_best`.
+    """
+    self._hash_committed()
+    parameters = named_arrays(model)
+    shapes = {name: [list(x.shape), str(x.dtype)] for name, x in parameters.items()}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        **{
+          PARAMETERS: ocp.args.StandardSave(parameters),
+          OPTIMIZER: ocp.args.StandardSave(named_arrays(opt_state)),
+          META: ocp.args.JsonSave({**meta, 'step': step, 'shapes': shapes}),
+        }
+      ),
+      metrics=None if score is None else {'score': float(score)},
+    )
+    self._unhashed.append(step)
+
+  def poll(self):
+    """Cheap call for every step: starts hashing what has been committed since the last call."""
+    if self._unhashed and not self._manager.is_saving_in_progress():
+      self._hash_committed()
+
+  def _hash_committed(self):
+    if self._unhashed:
+      self._manager.wait_until_finished()
+      for step in self._unhashed:
+        self._hashing.append(self._hasher.submit(_write_checksums, self.directory / str(step)))
+      self._unhashed.clear()
+
+  def latest_intact(self, report=print) -> int | None:
+    """The newest step whose files are what was written; damaged ones are named and set aside.
+
+    A damaged folder `S` is renamed to `damaged-S`, never deleted, so that its step can be saved
+    again. Raises DamagedCheckpointError if there are checkpoints and none is intact.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        verify(self.directory / str(step))
+        return step
+      except DamagedCheckpointError as error:
+        aside = _free_name(self.directory / f'damaged-{step}')
+        (self.directory / str(step)).rename(aside)
+        report(f'{error} It was set aside as {aside.name}; using the one before.')
+    if steps:
+      raise DamagedCheckpointError(
+        f'Every checkpoint in {self.directory} is damaged (steps {steps}); restore the folder from '
+        f'a copy, or choose a new --workdir to start again.'
+      )
+    return None
+
+  def meta(self, step: int) -> dict:
+    """The JSON saved with a step."""
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(**{META: ocp.args.JsonRestore()}))[
+        META
+      ]
+    except Exception as e:
+      raise DamagedCheckpointError(f'Cannot read {self.directory / str(step)}/{META}: {e}') from e
+
+  def restore(self, step: int, model: Any, opt_state: Any = None) -> tuple[Any, Any]:
+    """Restores onto the shardings of the abstract `model` and, if given, `opt_state`.
+
+    Args:
+      step: A committed step.
+      model: Pytree of jax.ShapeDtypeStruct with shardings on the mesh in use, any mesh.
+      opt_state: The same for the optimizer; None leaves it out (fine-tuning).
+
+    Raises:
+      ValueError: The checkpoint is of another model; names the parameters that differ.
+    """
+    self._check_shapes(step, named_arrays(model))
+    wanted = {PARAMETERS: model} | ({} if opt_state is None else {OPTIMIZER: opt_state})
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        **{item: ocp.args.StandardRestore(named_arrays(tree)) for item, tree in wanted.items()}
+      ),
+    )
+    back = {
+      item: jax.tree.unflatten(
+        jax.tree.structure(tree), [restored[item][name] for name in named_arrays(tree)]
+      )
+      for item, tree in wanted.items()
+    }
+    return back[PARAMETERS], back.get(OPTIMIZER)
+
+  def _check_shapes(self, step: int, wanted: dict[str, Any]):
+    saved = {name: tuple(shape) for name, (shape, _) in self.meta(step)['shapes'].items()}
+    problems = [f'{name} is missing' for name in wanted if name not in saved]
+    problems += [f'{name} is not in this model' for name in saved if name not in wanted]
+    problems += [
+      f'{name} has shape {saved[name]} there and {tuple(x.shape)} here'
+      for name, x in wanted.items()
+      if name in saved and saved[name] != tuple(x.shape)
+    ]
+    if problems:
+      more = f' (and {len(problems) - 3} more)' if len(problems) > 3 else ''
+      raise ValueError(
+        f'Checkpoint {self.directory / str(step)} is of another model: '
+        f'{"; ".join(problems[:3])}{more}. Choose the MODEL it was made with, or another '
+        f'checkpoint or --workdir.'
+      )
+
+
+def verify(folder: Path) -> None:
+  """Raises DamagedCheckpointError unless every file of a checkpoint is as it was written."""
+  if not (folder / 'commit_success.txt').exists():
+    raise DamagedCheckpointError(f'Checkpoint {folder} was never finished.')
+  try:
+    expected = json.loads((folder / CHECKSUMS).read_text())
+  except FileNotFoundError:
+    # Killed between Orbax's commit and our checksums: complete, and Orbax checks its own structure.
+    return
+  except ValueError as e:
+    raise DamagedCheckpointError(f'{folder / CHECKSUMS} is damaged: {e}.') from e
+  for name, digest in expected.items():
+    path = folder / name
+    if not path.exists():
+      raise DamagedCheckpointError(f'Checkpoint {folder} has lost its file {name}.')
+    if _digest(path) != digest:
+      raise DamagedCheckpointError(
+        f'Checkpoint {folder} is damaged: {name} is not what was written.'
+      )
+
+
+def locate(checkpoint: str | os.PathLike) -> tuple[Path, int]:
+  """Resolves a workdir, its `checkpoints` folder or one step's folder to (folder, step).
+
+  Raises:
+    FileNotFoundError: Nothing there is a checkpoint; says what is.
+  """
+  path = Path(checkpoint).expanduser().resolve()
+  if path.name.isdigit() and (path / 'commit_success.txt').exists():
+    return path.parent, int(path.name)
+  for folder in (path, path / 'checkpoints'):
+    steps = [
+      int(p.name)
+      for p in (folder.iterdir() if folder.is_dir() else ())
+      if p.name.isdigit() and (p / 'commit_success.txt').exists()
+    ]
+    if steps:
+      return folder, max(steps)
+  siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+  raise FileNotFoundError(
+    f'{path} holds no finished checkpoint. Give a --workdir of a run, its checkpoints folder, or '
+    f'checkpoints/STEP.'
+    + (f' Beside it lie: {", ".join(siblings[:10])}.' if siblings and not path.exists() else '')
+  )
+
+
+def _preservation(config: CheckpointConfig):
+  policies = [checkpoint_managers.LatestN(config.keep_last)]
+  if config.keep_best:
+    policies.append(
+      checkpoint_managers.BestN(
+        get_metric_fn=lambda metrics: metrics['score'],
+        n=config.keep_best,
+        keep_checkpoints_without_metrics=False,
+      )
+    )
+  return checkpoint_managers.AnyPreservationPolicy(policies)
+
+
+def _write_checksums(folder: Path) -> None:
+  if jax.process_index() != 0:
+    return
+  try:
+    digests = {
+      str(path.relative_to(folder)): _digest(path)
+      for path in sorted(folder.rglob('*'))
+      if path.is_file() and not path.name.startswith(CHECKSUMS)
+    }
+    part = folder / (CHECKSUMS + '.part')
+    part.write_text(json.dumps(digests, indent=1))
+    part.replace(folder / CHECKSUMS)
+  except FileNotFoundError:
+    # Retention has deleted this step meanwhile; there is nothing left to protect.
+    return
+
+
+def _digest(path: Path) -> str:
+  with path.open('rb') as f:
+    return hashlib.file_digest(f, 'blake2b').hexdigest()[:32]
+
+
+def _free_name(path: Path) -> Path:
+  candidate, n = path, 1
+  while candidate.exists():
+    candidate, n = path.with_name(f'{path.name}-{n}'), n + 1
+  return candidate

@@ -1,0 +1,197 @@
+"""Measuring a run and writing what was measured: JSON lines, TensorBoard, the terminal.
+
+The trainer hands over plain floats; nothing here touches the training state. Model quality
+metrics (exact match, ROUGE, ...) are in evaluation/metrics.py.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import rich.console
+import rich.progress
+import tensorboardX
+
+# Dense bfloat16 TFLOP/s of one device, from the vendors' data sheets.
+DATASHEET_TFLOPS = {
+  'TPU v2': 46,
+  'TPU v3': 123,
+  'TPU v4': 275,
+  'TPU v5 lite': 197,
+  'TPU v5': 459,
+  'TPU v5p': 459,
+  'TPU v6 lite': 918,
+  'NVIDIA A100': 312,
+  'NVIDIA H100': 989,
+  'NVIDIA H200': 989,
+}
+
+
+def peak_flops_per_second() -> tuple[float, str]:
+  """Peak of all devices together and where the figure comes from.
+
+  A device that is not in the table (a CPU, say) is measured by one matrix product, and the source
+  says so: a share of a measured peak is not comparable with a share of a data sheet's.
+  """
+  device, count = jax.devices()[0], jax.device_count()
+  for kind in sorted(DATASHEET_TFLOPS, key=len, reverse=True):
+    if device.device_kind.startswith(kind):
+      return DATASHEET_TFLOPS[kind] * 1e12 * count, f'data sheet of {kind}, bfloat16'
+  size, best = 2048, math.inf
+  with jax.default_device(jax.local_devices()[0]):
+    x = jnp.ones((size, size), jnp.float32)
+    multiply = jax.jit(lambda a: a @ a)
+    multiply(x).block_until_ready()
+    for _ in range(3):
+      start = time.perf_counter()
+      multiply(x).block_until_ready()
+      best = min(best, time.perf_counter() - start)
+  # Host devices made by XLA_FLAGS share the cores, so they are counted once.
+  machines = jax.process_count() if device.platform == 'cpu' else count
+  return 2 * size**3 / best * machines, f'measured float32 product of {size} x {size}'
+
+
+class MetricWriter:
+  """Appends metrics to `metrics.jsonl` and TensorBoard; only process 0 writes.
+
+  Args:
+    workdir: The run's folder.
+    first_step: Lines of later steps are dropped first: they are from a run that was killed after
+      its last checkpoint and whose steps are done again.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, first_step: int = 0):
+    self._file = None
+    if jax.process_index() != 0:
+      return
+    workdir = Path(workdir)
+    path = workdir / 'metrics.jsonl'
+    _drop_steps_after(path, first_step)
+    self._file = path.open('a', encoding='utf-8')
+    self._tensorboard = tensorboardX.SummaryWriter(
+      str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=30
+    )
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc_info):
+    if self._file:
+      self._file.close()
+      self._tensorboard.close()
+
+  def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+    """Writes one line; `kind` is 'train' or 'evaluation'. NaN and infinity are kept as strings."""
+    if not self._file:
+      return
+    numbers = {name: float(value) for name, value in values.items()}
+    line = {'step': step, 'time': round(time.time(), 3), 'kind': kind}
+    line |= {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
+    self._file.write(json.dumps(line) + '\n')
+    self._file.flush()
+    for name, value in numbers.items():
+      self._tensorboard.add_scalar(f'{kind}/{name}', value, step)
+
+
+def _drop_steps_after(path: Path, step: int) -> None:
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line)
+    except (ValueError, KeyError, TypeError):
+      continue  # a line torn by a kill
+  part = path.with_suffix('.part')
+  part.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
+  part.replace(path)
+
+
+class Throughput:
+  """Tokens, seconds and FLOPs since the last reading; excludes what runs inside `paused()`."""
+
+  def __init__(self, flops_per_step: float):
+    self._flops_per_step = flops_per_step
+    self._peak, self.peak_source = peak_flops_per_second()
+    self._start, self._paused = time.perf_counter(), 0.0
+    self._steps, self._tokens = 0, 0.0
+
+  def step(self, tokens: float) -> None:
+    """Counts one step with its real (non-padding) encoder and decoder tokens."""
+    self._steps += 1
+    self._tokens += tokens
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Takes evaluation and compilation out of the rates."""
+    start = time.perf_counter()
+    yield
+    self._paused += time.perf_counter() - start
+
+  def read(self) -> dict[str, float]:
+    """Rates since the last reading: tokens/s, steps/s and the share of the peak (MFU)."""
+    now = time.perf_counter()
+    seconds = max(now - self._start - self._paused, 1e-9)
+    rates = {
+      'tokens_per_second': self._tokens / seconds,
+      'steps_per_second': self._steps / seconds,
+      'mfu': self._steps * self._flops_per_step / seconds / self._peak,
+    }
+    self._start, self._paused, self._steps, self._tokens = now, 0.0, 0, 0.0
+    return rates
+
+
+class Progress:
+  """A progress bar with the time left on a terminal, plain lines elsewhere; process 0 only."""
+
+  def __init__(self, description: str, total: int, done: int = 0):
+    self.console = rich.console.Console(
+      quiet=jax.process_index() != 0, highlight=False, markup=False, soft_wrap=True
+    )
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn('{task.description}'),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TimeElapsedColumn(),
+      rich.progress.TextColumn('left'),
+      rich.progress.TimeRemainingColumn(),
+      console=self.console,
+      disable=not self.console.is_terminal,
+      transient=True,
+    )
+    self._task = self._bar.add_task(description, total=total, completed=done)
+
+  def __enter__(self):
+    self._bar.start()
+    return self
+
+  def __exit__(self, *exc_info):
+    self._bar.stop()
+
+  def advance(self, done: int) -> None:
+    """Moves the bar to `done` of the total."""
+    self._bar.update(self._task, completed=done)
+
+  def say(self, line: str) -> None:
+    """Prints one line above the bar."""
+    self.console.print(line)
+
+
+def step_line(step: int, values: Mapping[str, float]) -> str:
+  """`step 120  loss 1.843  accuracy 61.0%  412k tokens/s  packed 97%  MFU 38%  lr 1.0e-3`."""
+  tokens = values['tokens_per_second']
+  rate = f'{tokens / 1000:.1f}k' if tokens >= 1000 else f'{tokens:.0f}'
+  line = (
+    f'step {step}  loss {values["loss"]:.3f}  accuracy {100 * values["accuracy"]:.1f}%  '
+    f'{rate} tokens/s  packed {100 * values["packed"]:.0f}%  MFU {100 * values["mfu"]:.0f}%  '
+    f'grad {values["grad_norm"]:.2f}  lr {values["learning_rate"]:.1e}'
+  )
+  skipped = int(values.get('skipped_updates', 0))
+  return line + (f'  {skipped} updates skipped' if skipped else '')

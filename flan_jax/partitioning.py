@@ -1,0 +1,324 @@
+"""Logical axis names laid on a device mesh: the one file that knows a mesh axis name.
+
+Code elsewhere says what an axis means ('batch', 'heads', 'mlp'); a preset of rules says which
+mesh axis shards it. Every mesh axis is Explicit, so a layout that cannot be had fails while
+tracing. Without a mesh everything here does nothing, and the same model runs on one device.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ('data', 'fsdp', 'tensor', 'sequence')
+
+# A parameter and an activation name the same size differently ('embed', 'act_embed'), so that
+# rules can shard a weight at rest without sharding what is computed with it.
+_UNSHARDED = {
+  'batch': None,
+  'length': None,
+  'kv_length': None,
+  'act_embed': None,
+  'act_heads': None,
+  'act_mlp': None,
+  'act_vocab': None,
+  'vocab': None,
+  'embed': None,
+  'heads': None,
+  'kv_heads': None,
+  'head_dim': None,
+  'mlp': None,
+  'buckets': None,
+  'norm': None,
+  'layers': None,
+}
+_ACTIVATIONS = {'batch': ('data', 'fsdp'), 'length': 'sequence'}
+_TENSOR = {
+  name: 'tensor'
+  for name in ('heads', 'kv_heads', 'mlp', 'vocab', 'act_heads', 'act_mlp', 'act_vocab')
+}
+# Preset -> logical axis -> mesh axis, mesh axes (major first) or None for replicated.
+PRESETS: dict[str, dict[str, Any]] = {
+  'data_parallel': {**_UNSHARDED, **_ACTIVATIONS},
+  'fsdp': {**_UNSHARDED, **_ACTIVATIONS, 'embed': 'fsdp'},
+  'fsdp_tensor': {**_UNSHARDED, **_ACTIVATIONS, 'embed': 'fsdp', **_TENSOR},
+}
+_DEFAULT_PRESET = 'fsdp_tensor'
+_NO_PRESET = 'unsharded'
+
+# Part of jit's cache key: a function traced under one preset is traced again under another.
+_rules = jax.make_user_context(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Sizes of the mesh axes in devices, and the preset of rules laid on them.
+
+  `data` replicates parameters, `fsdp` shards them and gathers each layer before use, `tensor`
+  splits heads, mlp and vocabulary, `sequence` splits the positions of activations. At most one
+  size may be -1: it takes the devices that the others leave.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+  sequence: int = 1
+  rules: str = _DEFAULT_PRESET
+
+  def __post_init__(self):
+    if self.rules not in PRESETS:
+      raise ValueError(_unknown('sharding preset', self.rules, PRESETS))
+    wrong = [name for name in MESH_AXES if getattr(self, name) < 1 and getattr(self, name) != -1]
+    if wrong:
+      raise ValueError(
+        f'{wrong[0]}={getattr(self, wrong[0])} is no size of a mesh axis; '
+        'give a positive number of devices, or -1 for those that the other axes leave.'
+      )
+    open_axes = [name for name in MESH_AXES if getattr(self, name) == -1]
+    if len(open_axes) > 1:
+      raise ValueError(
+        f'{" and ".join(open_axes)} are both -1; only one mesh axis can take what is left.'
+      )
+    if self.tensor != 1 and not _uses(self.rules, 'tensor'):
+      raise ValueError(
+        f"tensor={self.tensor} would only repeat work, as rules='{self.rules}' shard nothing over "
+        "it; use tensor=1, or rules='fsdp_tensor'."
+      )
+
+  def sizes(self, num_devices: int) -> tuple[int, ...]:
+    """The size of each of MESH_AXES, with -1 resolved for `num_devices` devices."""
+    given = [getattr(self, name) for name in MESH_AXES]
+    product = math.prod(size for size in given if size != -1)
+    names = ' x '.join(f'{name}={size}' for name, size in zip(MESH_AXES, given, strict=True))
+    if -1 in given and num_devices % product == 0:
+      return tuple(num_devices // product if size == -1 else size for size in given)
+    if -1 not in given and product == num_devices:
+      return tuple(given)
+    fixed = MESH_AXES[max(range(len(given)), key=lambda i: given[i])]
+    others = product // getattr(self, fixed)
+    if others > num_devices or num_devices % others:
+      advice = f'choose sizes whose product divides {num_devices}'
+    else:
+      allowed = [size for size in divisors(num_devices // others)]
+      if -1 not in given:
+        allowed = allowed[-1:]
+      advice = f'use {fixed}={nearest(getattr(self, fixed), allowed)}'
+    raise ValueError(
+      f'The mesh {names} needs {"a multiple of " if -1 in given else ""}{product} devices and '
+      f'there {"is" if num_devices == 1 else "are"} {num_devices}; {advice}.'
+    )
+
+
+def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
+  """A mesh with Explicit axes MESH_AXES over `devices` (all of the program's when None)."""
+  devices = jax.devices() if devices is None else devices
+  sizes = config.sizes(len(devices))
+  types = (AxisType.Explicit,) * len(MESH_AXES)
+  return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: MeshConfig | Mesh, rules: str | None = None) -> Iterator[Mesh]:
+  """Makes a mesh and a preset of rules current; `rules` defaults to the config's own."""
+  if isinstance(mesh, MeshConfig):
+    rules = rules or mesh.rules
+    mesh = make_mesh(mesh)
+  rules = rules or _DEFAULT_PRESET
+  if rules not in PRESETS:
+    raise ValueError(_unknown('sharding preset', rules, PRESETS))
+  with jax.set_mesh(mesh), _rules(rules):
+    yield mesh
+
+
+def has_mesh() -> bool:
+  """Whether a mesh is current."""
+  return not jax.sharding.get_abstract_mesh().empty
+
+
+def spec(*axes: str | None) -> PartitionSpec:
+  """The PartitionSpec of an array whose dimensions have these logical axes.
+
+  None, as an axis, is a dimension that is never sharded. Without a mesh all are unsharded.
+  """
+  rules = _current_rules()
+  entries, taken = [], {}
+  for axis in axes:
+    if axis is not None and axis not in rules:
+      raise ValueError(_unknown('logical axis', axis, rules))
+    entry = None if axis is None else rules[axis]
+    for mesh_axis in (entry,) if isinstance(entry, str) else entry or ():
+      if mesh_axis in taken:
+        raise ValueError(
+          f"Axes '{taken[mesh_axis]}' and '{axis}' of one array {axes} would both be sharded over "
+          f"mesh axis '{mesh_axis}'; name one of them None, or change the rules."
+        )
+      taken[mesh_axis] = axis
+    entries.append(entry)
+  return PartitionSpec(*entries)
+
+
+def shard(x: jax.Array, *axes: str | None) -> jax.Array:
+  """Lays `x` out by its logical axes."""
+  return jax.sharding.reshard(x, spec(*axes)) if has_mesh() else x
+
+
+def out(*axes: str | None) -> PartitionSpec | None:
+  """The `out_sharding` of an operation whose result has these logical axes."""
+  return spec(*axes) if has_mesh() else None
+
+
+def batch_sharding(mesh: Mesh, rules: str = _DEFAULT_PRESET) -> NamedSharding:
+  """How every [batch, length] feature of a batch is laid on `mesh`."""
+  with use_mesh(mesh, rules):
+    return NamedSharding(mesh, spec('batch', 'length'))
+
+
+def check_batch_rows(rows: int, mesh: Mesh) -> None:
+  """Refuses a global batch whose rows do not divide over the devices that share them."""
+  axes = PRESETS[_DEFAULT_PRESET]['batch']
+  devices = math.prod(mesh.shape[axis] for axis in axes)
+  if rows < 1 or rows % devices:
+    below = rows // devices * devices
+    choice = f'{below} or {below + devices}' if below > 0 else f'{devices}'
+    widest = max(axes, key=lambda axis: mesh.shape[axis])
+    raise ValueError(
+      f'{rows} rows cannot be split over {" x ".join(axes)} = {devices} devices; '
+      f'use {choice}, or lower {widest} in MESH.'
+    )
+
+
+def local_rows(sharding: NamedSharding, batch_rows: int) -> slice:
+  """The rows of a global batch that this process's devices hold; they are contiguous."""
+  held = sharding.addressable_devices_indices_map((batch_rows, 1)).values()
+  bounds = [index[0].indices(batch_rows) for index in held]
+  return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+
+
+def split_rows(x: jax.Array, parts: int) -> jax.Array:
+  """[batch, length] -> [parts, batch / parts, length], every row staying on its device."""
+  rows = x.reshape(
+    x.shape[0] // parts, parts, *x.shape[1:], out_sharding=out('batch', None, 'length')
+  )
+  return shard(rows.swapaxes(0, 1), None, 'batch', 'length')
+
+
+def abstract(fn: Callable, *args) -> Any:
+  """What `fn(*args)` would return, as ShapeDtypeStructs with their shardings; computes nothing.
+
+  Parameters that the current mesh cannot split evenly are refused first (`check_divisible`).
+  The shardings are on the concrete current mesh, so that they serve jit and restoring alike.
+  """
+  if not has_mesh():
+    return jax.eval_shape(fn, *args)
+  check_divisible(fn, *args)
+  shapes = jax.eval_shape(fn, *args)
+  mesh = jax.sharding.get_mesh()
+
+  def concrete(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec))
+
+  return jax.tree.map(concrete, shapes)
+
+
+def check_divisible(fn: Callable, *args) -> None:
+  """Refuses a parameter made by `fn(*args)` that the current mesh cannot split evenly."""
+  with _rules(_NO_PRESET):
+    # A new function, as eval_shape remembers what it traced.
+    shapes = jax.eval_shape(lambda *args: fn(*args), *args)
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
+  for path, variable in _variables(shapes):
+    axes = _stacked_axes(variable)
+    for axis, length, entry in zip(axes, variable.get_value().shape, spec(*axes), strict=True):
+      mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
+      parts = math.prod(sizes[mesh_axis] for mesh_axis in mesh_axes)
+      if length % parts:
+        fitting = [size for size in divisors(length) if size <= parts]
+        raise ValueError(
+          f"Parameter {path}: axis '{axis}' of size {length} cannot be split over "
+          f'{" x ".join(mesh_axes)} = {parts} devices; '
+          f'use {" x ".join(mesh_axes)} = {fitting[-1]} in MESH, or a multiple of {parts}.'
+        )
+
+
+def logical_axes(model: Any) -> Any:
+  """`model`'s pytree with each parameter replaced by the tuple of its logical axes."""
+  axes = [_stacked_axes(variable) for _, variable in _variables(model)]
+  return jax.tree.unflatten(jax.tree.structure(model), axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRow:
+  """One parameter as it lies on the mesh; `bytes` counts all of it, not one device's share."""
+
+  path: str
+  shape: tuple[int, ...]
+  dtype: str
+  spec: PartitionSpec
+  bytes: int
+
+
+def parameter_table(model: Any) -> list[ParameterRow]:
+  """One row for each parameter of `model`, concrete or abstract, in the order of its pytree."""
+  rows = []
+  for path, variable in _variables(model):
+    value = variable.get_value()
+    size = math.prod(value.shape) * np.dtype(value.dtype).itemsize
+    layout = spec(*_stacked_axes(variable))
+    rows.append(ParameterRow(path, tuple(value.shape), str(value.dtype), layout, size))
+  return rows
+
+
+def path_string(keypath: tuple) -> str:
+  """The name of the leaf at `keypath`, such as 'decoder.layers.attention.query'."""
+  names = [
+    str(getattr(key, 'name', getattr(key, 'key', getattr(key, 'idx', key)))) for key in keypath
+  ]
+  # An nnx variable is a node of its own above its array; that level has no name of the user's.
+  return '.'.join(names[:-1] if names[-1] == 'value' else names)
+
+
+def divisors(number: int) -> list[int]:
+  """The positive divisors of `number`, in order."""
+  return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def nearest(number: int, choices: list[int]) -> int:
+  """The choice closest to `number`."""
+  return min(choices, key=lambda choice: abs(choice - number))
+
+
+def _variables(model):
+  """(path, variable) of every parameter of a pytree of nnx variables."""
+  is_variable = lambda x: hasattr(x, 'get_metadata')
+  flat = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_variable)[0]
+  return [(path_string(path), variable) for path, variable in flat if is_variable(variable)]
+
+
+def _current_rules() -> dict[str, Any]:
+  if not has_mesh() or _rules.value == _NO_PRESET:
+    return _UNSHARDED
+  return PRESETS[_rules.value or _DEFAULT_PRESET]
+
+
+def _stacked_axes(variable) -> tuple[str | None, ...]:
+  axes = variable.get_metadata()['axes']
+  stacked = len(variable.get_value().shape) - len(axes)
+  return ('layers',) * stacked + tuple(axes)
+
+
+def _uses(rules: str, mesh_axis: str) -> bool:
+  return any(
+    mesh_axis in ((e,) if isinstance(e, str) else e or ()) for e in PRESETS[rules].values()
+  )
+
+
+def _unknown(kind: str, name: str, known: Mapping) -> str:
+  close = difflib.get_close_matches(str(name), known, n=1)
+  hint = f" Did you mean '{close[0]}'?" if close else ''
+  return f"No {kind} '{name}'.{hint} Known: {', '.join(sorted(known))}."

@@ -1,0 +1,159 @@
+"""The log of one training run: sums up steps, writes them, and tells the terminal.
+
+Device numbers are read one step late, so that reading them never makes the devices wait.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+import flan_jax
+from flan_jax import guard, metrics
+
+
+class RunLog:
+  """Use as a context manager; `step` is the number of steps handed to `train`.
+
+  Args:
+    workdir: Where metrics.jsonl and tensorboard/ go.
+    start: Step the run starts or resumes at.
+    steps: Step it ends at.
+    every: Steps between log lines.
+    flops_per_step: FLOPs of one update on the whole batch, for the MFU.
+    positions: {'inputs': positions, 'targets': positions} of a batch, for the packed share.
+    collections: Names for the per-collection losses.
+    learning_rate: Update count -> learning rate.
+    guard_config: When skipped updates stop the run.
+  """
+
+  def __init__(
+    self,
+    workdir: Path,
+    *,
+    start: int,
+    steps: int,
+    every: int,
+    flops_per_step: float,
+    positions: Mapping[str, int],
+    collections: tuple[str, ...],
+    learning_rate: Callable[[Any], Any],
+    guard_config: guard.GuardConfig,
+  ):
+    self.step = start
+    self._steps, self._every = steps, every
+    self._positions, self._collections = positions, collections
+    self._learning_rate, self._guard = learning_rate, guard_config
+    self._writer = metrics.MetricWriter(workdir, start)
+    self.throughput = metrics.Throughput(flops_per_step)
+    self._progress = metrics.Progress('training', steps, start)
+    self._pending = None
+    self._sums, self._count = {}, 0
+
+  def __enter__(self):
+    self._progress.__enter__()
+    return self
+
+  def __exit__(self, *exc_info):
+    if exc_info[0] is None:
+      self.flush()
+    self._progress.__exit__(*exc_info)
+    self._writer.__exit__(*exc_info)
+
+  def train(self, step_metrics: Mapping[str, jax.Array]) -> None:
+    """Counts one step; reads the numbers of the step before."""
+    self._read_pending()
+    self._pending = step_metrics
+    self.step += 1
+    if self.step % self._every == 0 or self.step == self._steps:
+      self.flush()
+
+  def flush(self) -> None:
+    """Writes what has been summed since the last line."""
+    self._read_pending()
+    if not self._count:
+      return
+    values = self._values()
+    self._writer.write(self.step, 'train', values)
+    self._progress.say(metrics.step_line(self.step, values))
+    self._sums, self._count = {}, 0
+
+  def evaluation(self, step: int, evaluate, model) -> Mapping[str, float]:
+    """Runs `evaluate(model, step)`, writes its numbers and keeps its time out of the rates."""
+    self.flush()
+    with self.throughput.paused():
+      values = evaluate(model, step)
+    self._writer.write(step, 'evaluation', values)
+    shown = '  '.join(f'{name} {value:.3f}' for name, value in values.items() if '/' not in name)
+    self._progress.say(f'step {step}  evaluation: {shown}')
+    return values
+
+  def _read_pending(self) -> None:
+    if self._pending is None:
+      return
+    values = jax.device_get(self._pending)
+    self._pending = None
+    loss = float(values['loss'] / max(values['weight'], 1e-9))
+    guard.check(self.step, int(values['skipped_in_a_row']), loss, self._guard)
+    for name, value in values.items():
+      self._sums[name] = self._sums.get(name, 0.0) + np.asarray(value, np.float64)
+    self._sums['skipped_updates'] = values['skipped_updates']
+    self._count += 1
+    self.throughput.step(float(values['input_tokens'] + values['target_tokens']))
+    self._progress.advance(self.step)
+
+  def _values(self) -> dict[str, float]:
+    sums, count = self._sums, self._count
+    weight = max(float(sums['weight']), 1e-9)
+    filled = {
+      side: float(sums[f'{side[:-1]}_tokens']) / (count * self._positions[side])
+      for side in ('inputs', 'targets')
+    }
+    values = {
+      'loss': float(sums['loss']) / weight,
+      'z_loss': float(sums['z_loss']) / weight,
+      'accuracy': float(sums['correct']) / weight,
+      'grad_norm': float(sums['grad_norm']) / count,
+      'learning_rate': float(self._learning_rate(self.step - 1)),
+      'packed': max(filled.values()),
+      'packed_inputs': filled['inputs'],
+      'packed_targets': filled['targets'],
+      'skipped_updates': float(sums['skipped_updates']),
+      **self.throughput.read(),
+    }
+    for name, loss, share in zip(
+      self._collections, sums['collection_loss'], sums['collection_weight'], strict=True
+    ):
+      if share > 0:
+        values[f'loss/{name}'] = float(loss / share)
+    return values
+
+
+def write_facts(workdir: Path, config, mesh, loader, state) -> None:
+  """Writes run.json and mixture.json and prints what was decided: mesh, rows, parameters."""
+  if jax.process_index() != 0:
+    return
+  parameters = sum(x.size for x in jax.tree.leaves(state.model))
+  rows, lengths = config.data.batch_rows, config.data.lengths
+  facts = {
+    'flan_jax': flan_jax.__version__,
+    'jax': jax.__version__,
+    'flax': flax.__version__,
+    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'hosts': jax.process_count(),
+    'mesh': {name: size for name, size in mesh.shape.items()},
+    'rules': config.mesh.rules,
+    'parameters': parameters,
+    'batch': f'{rows} rows of {lengths["inputs"]} + {lengths["targets"]} tokens',
+    'started': time.strftime('%Y-%m-%d %H:%M:%S %z'),
+    'resumed_at_step': int(state.step),
+  }
+  mixture = loader.statistics(num_windows=4)
+  for name, value in (('run', facts), ('mixture', mixture)):
+    (workdir / f'{name}.json').write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+  print('  '.join(f'{k}: {v}' for k, v in facts.items() if k not in ('started',)))

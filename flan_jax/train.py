@@ -1,0 +1,384 @@
+"""The trainer: one configuration in, checkpoints and metrics out.
+
+`train_step` is the whole mathematics of an update and `train` reads in the order things happen.
+Neither knows gin, SeqIO or TensorFlow: main.py fills TrainConfig, `prepare` has written the token
+cache, and evaluation comes in as a function.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from flan_jax import checkpoints, guard, losses, partitioning, run_log
+from flan_jax.data import loader as loader_lib
+from flan_jax.data import mixture as mixture_lib
+from flan_jax.models import transformer
+from flan_jax.models.config import TransformerConfig
+
+# Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
+# is better, decides which checkpoint is kept as the best.
+Evaluate = Callable[[transformer.Transformer, int], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which tokens a run trains on.
+
+  Attributes:
+    cache_dir: The token cache that `flan-jax prepare` wrote.
+    mixture: Name of a mixture or task in it.
+    lengths: {'inputs': tokens, 'targets': tokens} of a packed row.
+    batch_rows: Rows of the global batch, each of the given lengths.
+    pack: Put several examples into a row.
+    include_cot: Whether chain-of-thought tasks take part.
+    rates: Member name -> rate, in place of the mixture's own.
+    rule: Mixing rule in place of the mixture's own, e.g. flan_jax.data.mixture.NumExamples.
+    skip_missing: Train without the members whose cache is not there.
+  """
+
+  cache_dir: str
+  mixture: str
+  lengths: Mapping[str, int]
+  batch_rows: int
+  pack: bool = True
+  include_cot: bool = True
+  rates: Mapping[str, float] | None = None
+  rule: Any = None
+  skip_missing: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """Attributes: as in losses.cross_entropy and losses.normalizing_factor."""
+
+  label_smoothing: float = 0.0
+  z_loss: float = 0.0
+  normalizing_factor: str | float | None = 'NUM_REAL_TARGET_TOKENS'
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """Everything a run needs besides its workdir.
+
+  Attributes:
+    model: The network.
+    data: What to train on.
+    optimizer: An optax transformation, e.g. optimizers.adafactor(...).
+    learning_rate: The schedule inside `optimizer`, for the log.
+    steps: Updates of the whole run.
+    seed: Of initialisation, dropout and data order.
+    microbatches: Parts a batch is split into, one after the other, to save memory.
+    loss: Smoothing, z-loss, normaliser.
+    mesh: Devices by axis.
+    checkpoint: When to save and what to keep.
+    guard: Which updates to skip.
+    initial_checkpoint_path: Parameters to start from, with a fresh optimizer; a resumed run
+      ignores it.
+    log_every_steps: Steps between log lines.
+    evaluate_every_steps: Steps between evaluations, besides the one before the first step and the
+      one after the last; 0 leaves only these two.
+  """
+
+  model: TransformerConfig
+  data: DataConfig
+  optimizer: optax.GradientTransformation
+  learning_rate: Callable[[Any], Any]
+  steps: int
+  seed: int
+  microbatches: int = 1
+  loss: LossConfig = LossConfig()
+  mesh: partitioning.MeshConfig = partitioning.MeshConfig()
+  checkpoint: checkpoints.CheckpointConfig = checkpoints.CheckpointConfig()
+  guard: guard.GuardConfig = guard.GuardConfig()
+  initial_checkpoint_path: str | None = None
+  log_every_steps: int = 100
+  evaluate_every_steps: int = 0
+
+  def __post_init__(self):
+    if self.steps < 1:
+      raise ValueError(f'TRAIN_STEPS={self.steps} must be at least 1.')
+    if self.data.batch_rows % self.microbatches:
+      divisors = partitioning.divisors(self.data.batch_rows)
+      raise ValueError(
+        f'BATCH_SIZE={self.data.batch_rows} rows cannot be split into '
+        f'MICROBATCHES={self.microbatches}; use one of {", ".join(map(str, divisors))}.'
+      )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a checkpoint holds. step: int32 scalar, batches consumed (skipped updates included)."""
+
+  step: jax.Array
+  model: transformer.Transformer
+  opt_state: Any
+  guard: guard.GuardState
+
+
+def initialize(config: TrainConfig, key: jax.Array) -> TrainState:
+  """Fresh parameters and optimizer, laid out on the current mesh."""
+  model = transformer.Transformer(config.model, nnx.Rngs(params=key))
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    model=model,
+    opt_state=config.optimizer.init(model),
+    guard=guard.GuardState.create(),
+  )
+
+
+def train_step(
+  state: TrainState, batch: Mapping[str, jax.Array], *, config: TrainConfig, collections: int
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One optimizer update on one global batch. Pure; jit with donate_argnums=0.
+
+  The loss is the sum of the weighted token losses over the normalising factor of the whole batch,
+  so neither packing nor microbatching changes it.
+
+  Args:
+    state: What the step before returned.
+    batch: Features, [batch, length] (see data/features.py).
+    config: The run.
+    collections: Number of collections in `decoder_collection_ids`.
+
+  Returns:
+    The next state, and float32 sums for the log ([collections] for the last two).
+  """
+  divisor = losses.normalizing_factor(config.loss.normalizing_factor, batch)
+  sums, grads = _sum_gradients(state, batch, config, collections)
+  grads = jax.tree.map(lambda g: g / divisor, grads)
+  grad_norm = optax.global_norm(grads)
+  mean_loss = sums['loss'] / jnp.maximum(sums['weight'], 1e-9)
+  good, guard_state = guard.judge(state.guard, mean_loss, grad_norm, config.guard)
+
+  def update():
+    updates, opt_state = config.optimizer.update(grads, state.opt_state, state.model)
+    return optax.apply_updates(state.model, updates), opt_state
+
+  model, opt_state = jax.lax.cond(good, update, lambda: (state.model, state.opt_state))
+  next_state = TrainState(step=state.step + 1, model=model, opt_state=opt_state, guard=guard_state)
+  return next_state, {
+    **sums,
+    'grad_norm': grad_norm,
+    'skipped_updates': guard_state.skipped,
+    'skipped_in_a_row': guard_state.skipped_in_a_row,
+  }
+
+
+def _sum_gradients(state, batch, config, collections):
+  """Sums for the log and the gradient of the summed loss, over all microbatches."""
+  key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+  weights = losses.loss_weights(config.loss.normalizing_factor, batch)
+  batch = {**batch, 'decoder_loss_weights': weights}
+
+  def loss_fn(model, part, key):
+    logits = model(part, dropout_key=key if config.model.dropout_rate else None)
+    loss = losses.cross_entropy(
+      logits,
+      part['decoder_target_tokens'],
+      part['decoder_loss_weights'],
+      label_smoothing=config.loss.label_smoothing,
+      z_loss=config.loss.z_loss,
+      vocab_size=config.model.vocab_size,
+    )
+    by_collection = losses.per_collection_sums(
+      loss.token_loss, part['decoder_loss_weights'], part['decoder_collection_ids'], collections
+    )
+    sums = {name: getattr(loss, name) for name in ('loss', 'z_loss', 'correct', 'weight')}
+    sums |= {
+      'input_tokens': jnp.sum(part['encoder_segment_ids'] > 0, dtype=jnp.float32),
+      'target_tokens': jnp.sum(part['decoder_segment_ids'] > 0, dtype=jnp.float32),
+      'collection_loss': by_collection.loss,
+      'collection_weight': by_collection.weight,
+    }
+    return loss.loss, sums
+
+  grad_fn = jax.grad(loss_fn, has_aux=True)
+  if config.microbatches == 1:
+    grads, sums = grad_fn(state.model, batch, key)
+    return sums, grads
+
+  def body(total, inputs):
+    part, index = inputs
+    grads, sums = grad_fn(state.model, part, jax.random.fold_in(key, index))
+    return jax.tree.map(jnp.add, total, (grads, sums)), None
+
+  parts = jax.tree.map(lambda x: partitioning.split_rows(x, config.microbatches), batch)
+  first, rest = jax.tree.map(lambda x: x[0], parts), jax.tree.map(lambda x: x[1:], parts)
+  start = grad_fn(state.model, first, jax.random.fold_in(key, 0))
+  (grads, sums), _ = jax.lax.scan(body, start, (rest, jnp.arange(1, config.microbatches)))
+  return sums, grads
+
+
+def train(
+  config: TrainConfig,
+  workdir: str | Path,
+  *,
+  evaluate: Evaluate | None = None,
+) -> TrainState:
+  """Trains, or goes on where the last checkpoint in `workdir` stands; returns the last state.
+
+  Raises:
+    ValueError: Mesh, batch, cache, checkpoint and configuration do not fit; says how.
+    guard.DivergedError: Too many updates in a row were skipped.
+    KeyboardInterrupt: SIGINT or SIGTERM came; the state was saved first.
+  """
+  workdir = Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    # ---- mesh and data
+    mesh = stack.enter_context(partitioning.use_mesh(config.mesh))
+    loader = make_loader(config)
+    sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
+    partitioning.check_batch_rows(config.data.batch_rows // config.microbatches, mesh)
+    rows = partitioning.local_rows(sharding, config.data.batch_rows)
+
+    # ---- state: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch
+    saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
+    state = _restore_or_initialize(config, saved, loader)
+    start = int(state.step)
+    run_log.write_facts(workdir, config, mesh, loader, state)
+
+    # ---- compile
+    place = functools.partial(_place, sharding=sharding, batch_rows=config.data.batch_rows)
+    step_fn = _compile(config, state, place(loader.batch(start, rows)), loader)
+
+    # ---- loop
+    log = stack.enter_context(_open_log(config, workdir, loader, start))
+    stop = stack.enter_context(_stop_requests())
+    batches = stack.enter_context(
+      contextlib.closing(loader.prefetch(start, rows, stop=config.steps))
+    )
+    score = None
+    if evaluate and start == 0:
+      log.evaluation(0, evaluate, state.model)
+    while (step := log.step) < config.steps:
+      state, step_metrics = step_fn(state, place(next(batches)))
+      log.train(step_metrics)
+      step += 1
+      saved.poll()
+      last = step == config.steps
+      if evaluate and (last or _due(step, config.evaluate_every_steps)):
+        log.flush()
+        score = log.evaluation(step, evaluate, state.model).get('score')
+      if last or stop or _due(step, config.checkpoint.save_every_steps):
+        log.flush()
+        meta = {'data': loader.position(step), 'model': dataclasses.asdict(config.model)}
+        saved.save(step, state.model, (state.opt_state, state.guard), meta, score)
+        score = None
+      if stop:
+        saved.wait()
+        raise KeyboardInterrupt(f'Stopped by {stop[0]} after step {step}; its checkpoint is saved.')
+  return state
+
+
+def make_loader(config: TrainConfig) -> loader_lib.Loader:
+  """The loader of a run: resolves the mixture against the cache."""
+  data = config.data
+  mixture = mixture_lib.resolve(
+    data.mixture,
+    data.cache_dir,
+    include_cot=data.include_cot,
+    rates=data.rates,
+    rule=data.rule,
+    skip_missing=data.skip_missing,
+  )
+  return loader_lib.Loader(
+    data.cache_dir,
+    mixture,
+    lengths=data.lengths,
+    batch_rows=data.batch_rows,
+    seed=config.seed,
+    pack=data.pack,
+  )
+
+
+def _restore_or_initialize(config, saved, loader) -> TrainState:
+  key = jax.random.key(config.seed)
+  create = functools.partial(initialize, config)
+  abstract = partitioning.abstract(create, key)
+  step = saved.latest_intact()
+  if step is not None:
+    loader.check_position(saved.meta(step)['data'], step)
+    model, (opt_state, guard_state) = saved.restore(
+      step, abstract.model, (abstract.opt_state, abstract.guard)
+    )
+    print(f'Going on from step {step} in {saved.directory}.')
+    return TrainState(jnp.asarray(step, jnp.int32), model, opt_state, guard_state)
+  if config.initial_checkpoint_path:
+    folder, step = checkpoints.locate(config.initial_checkpoint_path)
+    checkpoints.verify(folder / str(step))
+    with checkpoints.Checkpoints(folder) as source:
+      model, _ = source.restore(step, abstract.model)
+    print(f'Starting from the parameters in {folder / str(step)} with a fresh optimizer.')
+    opt_state = jax.jit(config.optimizer.init)(model)
+    return TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard.GuardState.create())
+  print('Starting from scratch.')
+  return jax.jit(create)(key)
+
+
+def _place(batch, *, sharding, batch_rows):
+  """This process's rows (NumPy) as global arrays on the mesh."""
+  return {
+    name: jax.make_array_from_process_local_data(sharding, x, (batch_rows, *x.shape[1:]))
+    for name, x in batch.items()
+  }
+
+
+def _compile(config, state, batch, loader):
+  """Compiles the step and says how long it took."""
+  start = time.perf_counter()
+  step = functools.partial(train_step, config=config, collections=len(loader.collections))
+  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+  print(f'Compiled the train step in {time.perf_counter() - start:.1f} s.')
+  return compiled
+
+
+def _open_log(config, workdir, loader, start) -> run_log.RunLog:
+  rows, lengths = config.data.batch_rows, config.data.lengths
+  return run_log.RunLog(
+    workdir,
+    start=start,
+    steps=config.steps,
+    every=config.log_every_steps,
+    flops_per_step=transformer.train_step_flops(
+      config.model, rows, lengths['inputs'], lengths['targets']
+    ),
+    positions={side: rows * lengths[side] for side in ('inputs', 'targets')},
+    collections=loader.collections,
+    learning_rate=config.learning_rate,
+    guard_config=config.guard,
+  )
+
+
+@contextlib.contextmanager
+def _stop_requests():
+  """Collects the names of SIGINT and SIGTERM instead of dying of them."""
+  received = []
+
+  def note(number, frame):
+    del frame
+    received.append(signal.Signals(number).name)
+
+  previous = {}
+  with contextlib.suppress(ValueError):  # not the main thread: whoever owns it handles signals
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield received
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
+
+
+def _due(step: int, every: int) -> bool:
+  return bool(every) and step % every == 0
