@@ -1,19 +1,19 @@
 """Scores of predicted against expected answers, 0 to 100, as plain functions of two lists.
 
-Every metric is `metric(targets, predictions) -> dict[str, float]`; a target is one string or a list of
-acceptable strings (the best one counts). No TensorFlow here, so the trainer, the stand-alone evaluation
-and SeqIO (as metric_fns) share these functions. Cutting the answer out of a generated text is the work
-of postprocessors.py.
+Every metric is `metric(targets, predictions) -> dict[str, float]`; a target is one string or a list
+of acceptable strings (the best one counts). No TensorFlow here, so the trainer, the stand-alone
+evaluation and SeqIO (as metric_fns) share these functions. Cutting the answer out of a generated
+text is the work of postprocessors.py.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
 import difflib
-from fractions import Fraction
 import functools
 import re
 import string
 import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 Target = str | Sequence[str]
 Scores = dict[str, float]
@@ -31,8 +31,8 @@ _MAX_DIGITS = (
 def fold(text: str) -> str:
   """Normalise `text` for comparison: NFKC, runs of whitespace as one blank, ends stripped.
 
-  T5's vocabulary does the same to everything it encodes, so a target such as 'a  b\\n' can never be
-  generated letter for letter; comparing folded strings keeps the vocabulary out of the score.
+  T5's vocabulary does the same to everything it encodes, so a target with a newline or two blanks
+  can never be generated letter for letter; folding keeps the vocabulary out of the score.
   """
   return ' '.join(unicodedata.normalize('NFKC', text).split())
 
@@ -40,9 +40,9 @@ def fold(text: str) -> str:
 def last_number(text: str) -> Fraction | None:
   """Return the last number written in `text`, exactly, or None.
 
-  '1,234.50' is 1234.5; '-$3' is -3; '3/4' is three quarters but '3/4/2020' is a date (2020); '1.5e3' is
-  1500. A sign after a digit is an operator ('5-3' ends in 3). A percent sign is a unit and is ignored:
-  '50%' is 50, not 0.5.
+  '1,234.50' is 1234.5; '-$3' is -3; '3/4' is three quarters but '3/4/2020' is a date (2020);
+  '1.5e3' is 1500. A sign after a digit or before a blank is an operator: '5-3' and '5 - 3' end in
+  3. A percent sign is a unit and is ignored: '50%' is 50, not 0.5.
   """
   text = unicodedata.normalize('NFKC', text).translate({0x2212: '-', 0x2044: '/'})
   number = None
@@ -170,12 +170,11 @@ def _check(targets, predictions) -> list[list[str]]:
       raise ValueError(f'{label} is the string {value[:40]!r}; give a list of strings.')
   if len(targets) != len(predictions):
     raise ValueError(
-      f'{len(targets)} targets but {len(predictions)} predictions; give one prediction for each target.'
+      f'{len(targets)} targets but {len(predictions)} predictions; '
+      'give one prediction for each target.'
     )
   if not len(targets):
-    raise ValueError(
-      'A metric needs at least one example; the lists of targets and predictions are empty.'
-    )
+    raise ValueError('A metric needs at least one example; targets and predictions are empty.')
   references = [[target] if isinstance(target, str) else list(target) for target in targets]
   for i, reference in enumerate(references):
     if not reference:

@@ -1,12 +1,12 @@
 """From a generated text to the answer that a metric compares, by name.
 
-A postprocessor is `postprocess(text, *, options=(), is_target=False) -> str`. Targets pass through it too
-(is_target=True), only to be cleaned in the same way: a final period dropped from the prediction must
-also go from the target. It never looks at the target when it reads a prediction.
+A postprocessor is `postprocess(text, *, options=(), is_target=False) -> str`. Targets pass through
+it too (is_target=True), only to be cleaned in the same way: a final period dropped from the
+prediction must also go from the target. It never sees the target when it reads a prediction.
 """
 
-from collections.abc import Callable, Sequence
 import re
+from collections.abc import Callable, Sequence
 
 from flan_jax.evaluation.metrics import fold, unknown_name
 
@@ -37,9 +37,9 @@ def first_line(text: str, *, options: Sequence[str] = (), is_target: bool = Fals
 def cot_answer(text: str, *, options: Sequence[str] = (), is_target: bool = False) -> str:
   """Return the answer at the end of a rationale, without final period and quotes.
 
-  The answer is what follows the last 'answer is', 'answer:' (with or without 'the', 'final', 'correct')
-  or '####', to the end of that line. Without a marker it is the last sentence, or the number that ends
-  it ('So 3 + 4 = 7.' gives '7').
+  The answer is what follows the last 'answer is', 'answer:' or '####' that anything follows, to the
+  end of that line. Without a marker it is the last sentence, or the number that ends it: 'So 3 + 4
+  = 7.' gives '7'.
   """
   del options
   if is_target:
@@ -59,8 +59,8 @@ def cot_answer(text: str, *, options: Sequence[str] = (), is_target: bool = Fals
 def option_letter(text: str, *, options: Sequence[str] = (), is_target: bool = False) -> str:
   """Return the chosen option as a capital letter, or the cleaned answer when none is recognised.
 
-  Reads '(B)', 'B.', 'option b', 'the answer is (B) red', and the words of an option when `options` holds
-  them in order. A letter past the last option is no choice and is returned as cleaned text.
+  Reads '(B)', 'B.', 'option b', 'the answer is (B) red', and the words of an option when `options`
+  holds them in order. A letter past the last option is no choice: the cleaned text is returned.
   """
   answer = cot_answer(text, is_target=is_target)
   words = [_clean(option).casefold() for option in options]
