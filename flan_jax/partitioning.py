@@ -276,11 +276,8 @@ def parameter_table(model: Any) -> list[ParameterRow]:
 
 def path_string(keypath: tuple) -> str:
   """The name of the leaf at `keypath`, such as 'decoder.layers.attention.query'."""
-  names = [
-    str(getattr(key, 'name', getattr(key, 'key', getattr(key, 'idx', key)))) for key in keypath
-  ]
-  # An nnx variable is a node of its own above its array; that level has no name of the user's.
-  return '.'.join(names[:-1] if names[-1] == 'value' else names)
+  # An nnx variable is a node of its own above its array, and calls it `value`.
+  return _join(keypath[:-1] if getattr(keypath[-1], 'name', None) == 'value' else keypath)
 
 
 def divisors(number: int) -> list[int]:
@@ -295,9 +292,18 @@ def nearest(number: int, choices: list[int]) -> int:
 
 def _variables(model):
   """(path, variable) of every parameter of a pytree of nnx variables."""
-  is_variable = lambda x: hasattr(x, 'get_metadata')
+
+  def is_variable(x):
+    return hasattr(x, 'get_metadata')
+
   flat = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_variable)[0]
-  return [(path_string(path), variable) for path, variable in flat if is_variable(variable)]
+  return [(_join(path), variable) for path, variable in flat if is_variable(variable)]
+
+
+def _join(keypath) -> str:
+  return '.'.join(
+    str(getattr(key, 'name', getattr(key, 'key', getattr(key, 'idx', key)))) for key in keypath
+  )
 
 
 def _current_rules() -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The Transformer: its configuration, layers, attention, key/value cache and assembly."""

@@ -1,0 +1,160 @@
+"""Attention of every kind: self and cross, training and decoding, differ in where keys come from.
+
+Einsum letters, here and in layers.py: b batch, t query length, s key length, n query heads,
+k key/value heads, h head_dim, d embed, f mlp, v vocabulary.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flan_jax.models.config import TransformerConfig
+from flan_jax.models.layers import dropout, normal, parameter, uniform
+from flan_jax.partitioning import out, shard
+
+# Added to nothing: scores that the mask hides are replaced by it. Finite, so that a row of
+# padding, which may look at nothing, gets a uniform softmax and not NaN.
+HIDDEN_SCORE = -1e10
+
+
+class Attention(nnx.Module):
+  """Multi-head attention without biases, its scores not divided by sqrt(head_dim)."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    embed, heads, kv_heads = config.embed_dim, config.num_heads, config.num_kv_heads
+    head_dim = config.head_dim
+    # T5 has no 1/sqrt(head_dim) in the scores; its initialiser of the query holds it instead
+    # (arXiv:1910.10683; T5X's layers.py).
+    query = normal(1 / math.sqrt(embed * head_dim))
+    key = normal(1 / math.sqrt(embed))
+    output = normal(1 / math.sqrt(heads * head_dim))
+    self.query = parameter(rngs, query, (embed, heads, head_dim), ('embed', 'heads', 'head_dim'))
+    kv_shape, kv_axes = (embed, kv_heads, head_dim), ('embed', 'kv_heads', 'head_dim')
+    self.key = parameter(rngs, key, kv_shape, kv_axes)
+    self.value = parameter(rngs, key, kv_shape, kv_axes)
+    self.output = parameter(rngs, output, (heads, head_dim, embed), ('heads', 'head_dim', 'embed'))
+    self.config = config
+
+  def project_kv(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[batch, kv_length, embed] -> keys and values [batch, kv_length, kv_heads, head_dim]."""
+    return self._project(x, self.key, 'kv_heads'), self._project(x, self.value, 'kv_heads')
+
+  def __call__(
+    self,
+    x: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    bias: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
+  ) -> jax.Array:
+    """Attends from `x` to keys and values.
+
+    Args:
+      x: [batch, length, embed], normalised.
+      keys, values: [batch, kv_length, kv_heads, head_dim], from `project_kv`.
+      mask: bool [batch, length, kv_length], true where a query may look.
+      bias: float32 [heads, length, kv_length] added to the scores, or None.
+      dropout_key: PRNG key, or None for no dropout.
+
+    Returns:
+      [batch, length, embed], before the residual is added.
+    """
+    query = self._project(x, self.query, 'heads')
+    groups = self.config.num_heads // self.config.num_kv_heads
+    if groups > 1:
+      layout = out('batch', 'kv_length', 'act_heads', None)
+      keys = jnp.repeat(keys, groups, axis=2, out_sharding=layout)
+      values = jnp.repeat(values, groups, axis=2, out_sharding=layout)
+    scores_layout = out('batch', 'act_heads', 'length', 'kv_length')
+    # Scores and softmax are float32: bfloat16 tells 256 scores apart between 64 and 128.
+    scores = jnp.einsum(
+      'btnh,bsnh->bnts', query, keys, preferred_element_type=jnp.float32, out_sharding=scores_layout
+    )
+    if bias is not None:
+      scores += bias
+    scores = jnp.where(mask[:, None], scores, HIDDEN_SCORE)
+    weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+    weights = dropout(weights, self.config.dropout_rate, dropout_key, same_along=2)
+    heads_layout = out('batch', 'length', 'act_heads', None)
+    heads = jnp.einsum('bnts,bsnh->btnh', weights, values, out_sharding=heads_layout)
+    kernel = shard(self.output[...].astype(x.dtype), 'heads', None, 'act_embed')
+    layout = out('batch', 'length', 'act_embed')
+    return jnp.einsum('btnh,nhd->btd', heads, kernel, out_sharding=layout)
+
+  def _project(self, x, kernel, heads_axis):
+    kernel = shard(kernel[...].astype(x.dtype), 'act_embed', heads_axis, None)
+    length = 'length' if heads_axis == 'heads' else 'kv_length'
+    layout = out('batch', length, 'act_heads', None)
+    if length == 'kv_length':
+      x = shard(x, 'batch', 'kv_length', 'act_embed')
+    return jnp.einsum('btd,dnh->btnh', x, kernel, out_sharding=layout)
+
+
+class RelativeBias(nnx.Module):
+  """T5's bias on scores by the distance from query to key, shared by all layers of a stack."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, *, bidirectional: bool):
+    buckets, heads = config.relative_bias_buckets, config.num_heads
+    limit = math.sqrt(6 / (buckets + heads))
+    self.table = parameter(rngs, uniform(limit), (heads, buckets), ('heads', 'buckets'))
+    self.max_distance = config.relative_bias_max_distance
+    self.bidirectional = bidirectional
+
+  def __call__(self, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+    """Positions [length] and [kv_length] in tokens of a row -> float32 [heads, length, kv_length].
+
+    Positions count along the row, not from the start of each packed example: within an example
+    the distance is the same, and elsewhere the mask hides it. So all rows share one bias.
+    """
+    distance = key_positions[None, :] - query_positions[:, None]
+    bucket = relative_bucket(
+      distance, self.table.shape[1], self.max_distance, bidirectional=self.bidirectional
+    )
+    layout = out('act_heads', 'length', 'kv_length')
+    return self.table[...].at[:, bucket].get(out_sharding=layout)
+
+
+def relative_bucket(
+  distance: jax.Array, num_buckets: int, max_distance: int, *, bidirectional: bool
+) -> jax.Array:
+  """Buckets of the distances key position - query position, both int32 of any shape.
+
+  Half of the buckets (of each direction's, when bidirectional) hold one distance each, the others
+  grow logarithmically up to max_distance, and the last takes all beyond. Source: arXiv:1910.10683,
+  section 2.1, and T5X's layers.py. Without `bidirectional`, keys that follow share bucket 0.
+  """
+  offset = 0
+  if bidirectional:
+    num_buckets //= 2
+    offset = num_buckets * (distance > 0)
+    distance = jnp.abs(distance)
+  else:
+    distance = jnp.maximum(-distance, 0)
+  exact = num_buckets // 2
+  # The log is of float32 as T5 has it: rounding decides the bucket where it is a whole number.
+  ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact)
+  growing = exact + (ratio / math.log(max_distance / exact) * (num_buckets - exact)).astype(
+    jnp.int32
+  )
+  growing = jnp.minimum(growing, num_buckets - 1)
+  return offset + jnp.where(distance < exact, distance, growing)
+
+
+def attention_mask(
+  segment_ids: jax.Array, kv_segment_ids: jax.Array, *, causal: bool = False
+) -> jax.Array:
+  """Who may look at whom: bool [batch, length, kv_length].
+
+  A query sees the keys of its own packed example, never padding (segment 0), and when causal
+  none that come later in the row.
+  """
+  kv_segment_ids = shard(kv_segment_ids, 'batch', 'kv_length')
+  mask = segment_ids[:, :, None] == kv_segment_ids[:, None, :]
+  mask &= kv_segment_ids[:, None, :] > 0
+  if causal:
+    order = jnp.arange(segment_ids.shape[1])
+    mask &= order[:, None] >= order[None, :]
+  return mask

@@ -1,0 +1,132 @@
+"""The parts of a layer that are not attention: parameters, norm, dropout, embedding, feed-forward.
+
+Every parameter is made by `parameter`, which lays it on the mesh and keeps its logical axes.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flan_jax.models.config import TransformerConfig
+from flan_jax.partitioning import out, shard
+
+Initializer = Callable[..., jax.Array]
+
+# Of a standard normal cut at two standard deviations.
+_TRUNCATED_DEVIATION = 0.87962566103423978
+
+
+def parameter(rngs: nnx.Rngs, initializer: Initializer, shape: tuple, axes: tuple) -> nnx.Param:
+  """A float32 parameter with its logical axes in `axes`; stacking adds 'layers' before them."""
+  return nnx.Param(initializer(rngs.params(), shape, out_sharding=out(*axes)), axes=axes)
+
+
+def normal(deviation: float) -> Initializer:
+  """Draws from a normal distribution."""
+  return lambda key, shape, **layout: deviation * jax.random.normal(key, shape, **layout)
+
+
+def truncated_normal(deviation: float) -> Initializer:
+  """Draws within two standard deviations, scaled so that `deviation` is what remains."""
+  scale = deviation / _TRUNCATED_DEVIATION
+  return lambda key, shape, **layout: (
+    scale * jax.random.truncated_normal(key, -2.0, 2.0, shape, **layout)
+  )
+
+
+def uniform(limit: float) -> Initializer:
+  """Draws evenly between -limit and limit."""
+  return lambda key, shape, **layout: jax.random.uniform(
+    key, shape, minval=-limit, maxval=limit, **layout
+  )
+
+
+def ones(key: jax.Array, shape: tuple, out_sharding=None) -> jax.Array:
+  """Fills with one; `key` is unused."""
+  del key
+  return jnp.ones(shape, jnp.float32, out_sharding=out_sharding)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None, *, same_along: int | None = None):
+  """Zeroes a share `rate` of `x` and scales up the rest; without a key returns `x`.
+
+  Args:
+    x: activations.
+    rate: share dropped.
+    key: PRNG key, or None to leave `x` as it is.
+    same_along: a dimension along which every position drops the same units. T5 drops so along
+      length, which also draws `length` times fewer random numbers.
+  """
+  if key is None or rate == 0.0:
+    return x
+  shape = list(x.shape)
+  if same_along is not None:
+    shape[same_along] = 1
+  scale = jax.random.bernoulli(key, 1.0 - rate, tuple(shape)).astype(x.dtype) / (1.0 - rate)
+  return x * scale.astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+  """Divides by the root mean square and scales: no mean is taken off, no bias is added."""
+
+  EPSILON = 1e-6
+
+  def __init__(self, dim: int, rngs: nnx.Rngs):
+    self.scale = parameter(rngs, ones, (dim,), ('norm',))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    # float32, as squares of bfloat16 keep 8 bits.
+    wide = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.EPSILON)
+    return (wide * inverse * self.scale[...]).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+  """Rows of a [vocab, embed] table; the standard deviation is 1, as in T5X."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    shape = (config.padded_vocab_size, config.embed_dim)
+    self.table = parameter(rngs, normal(1.0), shape, ('vocab', 'embed'))
+    self.config = config
+
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    """[batch, length] token ids -> [batch, length, embed]."""
+    # Read as float32: the backward pass adds up all rows of a token, too many for bfloat16.
+    table = shard(self.table[...], 'vocab', 'act_embed')
+    rows = table.at[tokens].get(out_sharding=out('batch', 'length', 'act_embed'))
+    return rows.astype(self.config.dtype)
+
+
+class Mlp(nnx.Module):
+  """The feed-forward layer: activation(x gate) * (x up), or activation(x up), then down."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    embed, mlp = config.embed_dim, config.mlp_dim
+    widen = truncated_normal(1 / math.sqrt(embed))
+    if config.activation == 'gated_gelu':
+      self.gate = parameter(rngs, widen, (embed, mlp), ('embed', 'mlp'))
+    self.up = parameter(rngs, widen, (embed, mlp), ('embed', 'mlp'))
+    narrow = truncated_normal(1 / math.sqrt(mlp))
+    self.down = parameter(rngs, narrow, (mlp, embed), ('mlp', 'embed'))
+    self.config = config
+
+  def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
+    """[batch, length, embed] -> [batch, length, embed]."""
+    hidden = self._widen(x, self.up)
+    if self.config.activation == 'gated_gelu':
+      # The tanh form, as T5X and Hugging Face ('gelu_new') have it.
+      hidden = jax.nn.gelu(self._widen(x, self.gate), approximate=True) * hidden
+    else:
+      hidden = jax.nn.relu(hidden)
+    hidden = dropout(hidden, self.config.dropout_rate, dropout_key, same_along=1)
+    down = shard(self.down[...].astype(x.dtype), 'mlp', 'act_embed')
+    layout = out('batch', 'length', 'act_embed')
+    return jnp.einsum('btf,fd->btd', hidden, down, out_sharding=layout)
+
+  def _widen(self, x, kernel):
+    kernel = shard(kernel[...].astype(x.dtype), 'act_embed', 'mlp')
+    layout = out('batch', 'length', 'act_mlp')
+    return jnp.einsum('btd,df->btf', x, kernel, out_sharding=layout)

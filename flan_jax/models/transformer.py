@@ -1,0 +1,230 @@
+"""The encoder-decoder Transformer: layers stacked on a leading axis, scanned, decoded with a cache.
+
+A model is a pytree of its parameters, and its methods are pure functions of them and the batch;
+losses, optimizers and search are elsewhere.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flan_jax.models.attention import Attention, RelativeBias, attention_mask
+from flan_jax.models.config import TransformerConfig
+from flan_jax.models.kv_cache import KVCache
+from flan_jax.models.layers import Embedding, Mlp, RMSNorm, dropout, parameter, truncated_normal
+from flan_jax.partitioning import out, shard
+
+# Logit of the rows that only pad the vocabulary. Finite, so that 0 x it is 0 in a loss.
+UNUSED_LOGIT = -1e9
+
+_REMAT = {
+  'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What every layer of a stack reads beside its input.
+
+  Attributes:
+    mask, bias: of self-attention, as `Attention` takes them.
+    encoded: [batch, encoder_length, embed] for cross attention; None in the encoder and where
+      the cache has its keys already.
+    cross_mask: bool [batch, length, encoder_length], or None in the encoder.
+    position: where decode_step writes into the cache, or None.
+  """
+
+  mask: jax.Array
+  bias: jax.Array
+  encoded: jax.Array | None = None
+  cross_mask: jax.Array | None = None
+  position: jax.Array | None = None
+
+
+class Layer(nnx.Module):
+  """Self-attention, in the decoder cross attention, and the feed-forward layer, each residual."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, *, cross: bool):
+    self.attention_norm = RMSNorm(config.embed_dim, rngs)
+    self.attention = Attention(config, rngs)
+    if cross:
+      self.cross_norm = RMSNorm(config.embed_dim, rngs)
+      self.cross_attention = Attention(config, rngs)
+    self.mlp_norm = RMSNorm(config.embed_dim, rngs)
+    self.mlp = Mlp(config, rngs)
+    self.config = config
+    self.cross = cross
+
+  def __call__(self, x, context: Context, cache=None, dropout_key=None):
+    """[batch, length, embed] -> the same, and this layer's part of the cache or None."""
+    keys = [None] * 6 if dropout_key is None else jax.random.split(dropout_key, 6)
+    rate = self.config.dropout_rate
+    y = self.attention_norm(x)
+    key, value = self.attention.project_kv(y)
+    if cache is not None:
+      at = (0, context.position, 0, 0)
+      key = jax.lax.dynamic_update_slice(cache['key'], key, at)
+      value = jax.lax.dynamic_update_slice(cache['value'], value, at)
+    y = self.attention(y, key, value, context.mask, context.bias, keys[0])
+    x = x + dropout(y, rate, keys[1], same_along=1)
+    if self.cross:
+      if cache is None:
+        cross_key, cross_value = self.cross_attention.project_kv(context.encoded)
+      else:
+        cross_key, cross_value = cache['cross_key'], cache['cross_value']
+      y = self.cross_norm(x)
+      y = self.cross_attention(y, cross_key, cross_value, context.cross_mask, None, keys[2])
+      x = x + dropout(y, rate, keys[3], same_along=1)
+    y = self.mlp(self.mlp_norm(x), keys[4])
+    x = x + dropout(y, rate, keys[5], same_along=1)
+    return x, None if cache is None else {'key': key, 'value': value}
+
+
+class Stack(nnx.Module):
+  """Layers of one shape, their parameters stacked on a leading `layers` axis, and a final norm."""
+
+  def __init__(self, config, rngs: nnx.Rngs, *, num_layers: int, cross: bool):
+    make_layers = jax.vmap(functools.partial(Layer, config, cross=cross))
+    self.layers = make_layers(rngs.split(num_layers))
+    self.relative_bias = RelativeBias(config, rngs, bidirectional=not cross)
+    self.norm = RMSNorm(config.embed_dim, rngs)
+    self.num_layers = num_layers
+    self.config = config
+
+  def __call__(self, x, context: Context, *, cache=None, dropout_key=None):
+    """[batch, length, embed] -> the same, normalised, and the layers' new cache or None."""
+
+    def body(x, inputs):
+      layer, layer_cache, layer_key = inputs
+      return layer(x, context, layer_cache, layer_key)
+
+    if self.config.remat != 'none' and cache is None:
+      body = jax.checkpoint(body, policy=_REMAT[self.config.remat])
+    layer_keys = None if dropout_key is None else jax.random.split(dropout_key, self.num_layers)
+    inputs = (self.layers, cache, layer_keys)
+    unroll = 1 if self.config.scan_layers else self.num_layers
+    x, cache = jax.lax.scan(body, x, inputs, unroll=unroll)
+    return self.norm(x), cache
+
+
+class Transformer(nnx.Module):
+  """An encoder-decoder Transformer of the T5 family (arXiv:1910.10683, arXiv:2002.05202).
+
+  Call it on a batch for logits; `encode`, `start_decoding` and `decode_step` go token by token.
+  Dropout is on exactly when a dropout key is given: the module keeps no state.
+  """
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+    self.token_embedding = Embedding(config, rngs)
+    self.encoder = Stack(config, rngs, num_layers=config.num_encoder_layers, cross=False)
+    self.decoder = Stack(config, rngs, num_layers=config.num_decoder_layers, cross=True)
+    if not config.tie_embeddings:
+      shape = (config.embed_dim, config.padded_vocab_size)
+      init = truncated_normal(config.embed_dim**-0.5)
+      self.logits_kernel = parameter(rngs, init, shape, ('embed', 'vocab'))
+    self.config = config
+
+  def __call__(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    """Teacher-forced logits, float32 [batch, length, padded_vocab_size]."""
+    encoder_key, decoder_key = _split(dropout_key, 2)
+    encoded = self.encode(batch, dropout_key=encoder_key)
+    segment_ids = batch['decoder_segment_ids']
+    positions = jnp.arange(segment_ids.shape[1])
+    context = Context(
+      mask=attention_mask(segment_ids, segment_ids, causal=True),
+      bias=self.decoder.relative_bias(positions, positions),
+      encoded=encoded,
+      cross_mask=attention_mask(segment_ids, batch['encoder_segment_ids']),
+    )
+    keys = _split(decoder_key, 3)
+    x = self._embed(batch['decoder_input_tokens'], keys[0])
+    x, _ = self.decoder(x, context, dropout_key=keys[1])
+    return self._logits(dropout(x, self.config.dropout_rate, keys[2], same_along=1))
+
+  def encode(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    """The encoder's output, [batch, encoder_length, embed] in the compute dtype."""
+    segment_ids = batch['encoder_segment_ids']
+    positions = jnp.arange(segment_ids.shape[1])
+    context = Context(
+      mask=attention_mask(segment_ids, segment_ids),
+      bias=self.encoder.relative_bias(positions, positions),
+    )
+    keys = _split(dropout_key, 3)
+    x = self._embed(batch['encoder_input_tokens'], keys[0])
+    x, _ = self.encoder(x, context, dropout_key=keys[1])
+    # Unlike every other dropout of T5X's, this one drops each position on its own.
+    return dropout(x, self.config.dropout_rate, keys[2])
+
+  def start_decoding(
+    self, encoded: jax.Array, encoder_segment_ids: jax.Array, max_length: int
+  ) -> KVCache:
+    """A cache with the cross keys and values of `encoded` and room for `max_length` tokens."""
+
+    def project(layer):
+      return layer.cross_attention.project_kv(encoded)
+
+    cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
+    config = self.config
+    shape = (config.num_decoder_layers, encoded.shape[0], max_length)
+    shape += (config.num_kv_heads, config.head_dim)
+    layout = out('layers', 'batch', 'kv_length', 'act_heads', None)
+    empty = jnp.zeros(shape, config.dtype, out_sharding=layout)
+    position = jnp.zeros((), jnp.int32)
+    return KVCache(empty, empty, cross_key, cross_value, encoder_segment_ids, position)
+
+  def decode_step(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
+    """One more token of each row.
+
+    Args:
+      tokens: int32 [batch], the tokens at `cache.position`: first 0 (the start), then what was
+        chosen. Calling it more than `cache.max_length` times overwrites the last position.
+      cache: from `start_decoding` or the step before.
+
+    Returns:
+      Logits of the tokens that follow, float32 [batch, padded_vocab_size], and the new cache.
+    """
+    positions = jnp.arange(cache.max_length)
+    visible = (positions <= cache.position)[None, None, :]
+    ones = jnp.ones((tokens.shape[0], 1), jnp.int32, out_sharding=out('batch', None))
+    context = Context(
+      mask=jnp.broadcast_to(visible, (1, 1, cache.max_length)),
+      bias=self.decoder.relative_bias(cache.position[None], positions),
+      cross_mask=attention_mask(ones, (cache.encoder_segment_ids > 0).astype(jnp.int32)),
+      position=cache.position,
+    )
+    layers = {name: getattr(cache, name) for name in ('key', 'value', 'cross_key', 'cross_value')}
+    x = self.token_embedding(tokens[:, None])
+    x, updated = self.decoder(x, context, cache=layers)
+    cache = dataclasses.replace(cache, **updated, position=cache.position + 1)
+    return jnp.squeeze(self._logits(x), axis=1), cache
+
+  def _embed(self, tokens, key):
+    return dropout(self.token_embedding(tokens), self.config.dropout_rate, key, same_along=1)
+
+  def _logits(self, x):
+    config = self.config
+    if config.tie_embeddings:
+      # T5 1.0 scales what meets the embedding, whose standard deviation is 1.
+      x = x * config.embed_dim**-0.5
+      table = shard(self.token_embedding.table[...].astype(x.dtype), 'vocab', 'act_embed')
+      equation, kernel = 'btd,vd->btv', table
+    else:
+      kernel = shard(self.logits_kernel[...].astype(x.dtype), 'act_embed', 'vocab')
+      equation = 'btd,dv->btv'
+    layout = out('batch', 'length', 'act_vocab')
+    logits = jnp.einsum(
+      equation, x, kernel, preferred_element_type=jnp.float32, out_sharding=layout
+    )
+    if config.padded_vocab_size == config.vocab_size:
+      return logits
+    used = jnp.arange(config.padded_vocab_size) < config.vocab_size
+    return jnp.where(used, logits, UNUSED_LOGIT)
+
+
+def _split(key, num):
+  return [None] * num if key is None else jax.random.split(key, num)
