@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from flan_jax.evaluation.metrics import fold, unknown_name
 
 _ANSWER_MARKER = re.compile(
-  r'(?:\b(?:final\s+|correct\s+)?answer(?:\s+is\b|\s+is\s*:|\s*:)|\banswer\s*=|####)\s*:?',
+  r'(?:\b(?:so|thus|hence|therefore),?\s+)?(?:\bthe\s+)?(?:\b(?:final|correct)\s+)?'
+  r'\banswer(?:\s+is\b|\s*[:=])\s*:?|####',
   re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r'(?<=[.!?])[\'")\]]*\s+(?=\S)')
@@ -44,13 +45,10 @@ def cot_answer(text: str, *, options: Sequence[str] = (), is_target: bool = Fals
   del options
   if is_target:
     return _clean(text)
-  after_marker = None
-  for match in _ANSWER_MARKER.finditer(text):
-    rest = text[match.end() :].strip()
-    if rest:  # a marker that nothing follows was cut off by the length limit
-      after_marker = rest
-  if after_marker is not None:
-    return _clean(after_marker.splitlines()[0])
+  answers = [part.strip() for part in _ANSWER_MARKER.split(text)[1:]]
+  for answer in reversed(answers):
+    if answer:  # a marker that nothing follows was cut off by the length limit
+      return _clean(answer.splitlines()[0])
   sentence = _clean(_last_sentence(text))
   number = _RESULT.search(sentence)
   return number[1] if number else sentence
