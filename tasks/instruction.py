@@ -15,7 +15,7 @@ from typing import Any
 from flan_jax.tasks.few_shot import FewShot, draw, fit
 from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError
-from flan_jax.tasks.sources import Row, Source
+from flan_jax.tasks.rows import Row, Source
 from flan_jax.tasks.splits import HashSplit, TailSplit
 from flan_jax.tasks.templates import Template, choose, templates_hash, text_of
 from flan_jax.tasks.vocabulary import token_counter

@@ -16,7 +16,8 @@ from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.instruction import FORMAT, Fields, InstructionTask, TextExamples
 from flan_jax.tasks.lint import check_templates
 from flan_jax.tasks.naming import listing, nearest
-from flan_jax.tasks.sources import Availability, Source, as_splits
+from flan_jax.tasks.rows import Availability, Source
+from flan_jax.tasks.sources import as_splits
 from flan_jax.tasks.splits import HashSplit, TailSplit
 from flan_jax.tasks.templates import Template, as_templates
 
@@ -130,6 +131,7 @@ def instruction_task(
   forms = _forms(base, cot, few_shot)
   for form in forms:
     _check_name(form.name)
+  _check_seqio(form.name for form in forms)
   check_templates(name, base.templates, cot, base.fields)
   for form in forms:
     _add(form)
@@ -189,6 +191,17 @@ def _check_name(name: str) -> None:
     )
 
 
+def _check_seqio(names: Iterable[str]) -> None:
+  """Refuses names that others gave to a SeqIO task or mixture, before any form is added."""
+  if not seqio_wanted():
+    return
+  import seqio
+
+  for name in names:
+    if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
+      raise ValueError(f'SeqIO already has a task or mixture {name!r}; choose another name.')
+
+
 def _add(task: InstructionTask) -> None:
   if seqio_wanted():
     from flan_jax.tasks.preprocessors import register
@@ -218,6 +231,11 @@ def get_task(name: str) -> InstructionTask:
 def is_instruction_task(name: str) -> bool:
   """Says whether `name` was registered here, and so can be read without SeqIO."""
   return name in _TASKS
+
+
+def task_names() -> tuple[str, ...]:
+  """Returns the names of all registered tasks, in the order of registration."""
+  return tuple(_TASKS)
 
 
 def text_examples(name: str, split: str) -> TextExamples:

@@ -12,58 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flan_jax.tasks.folders import FileInFolder, FolderError
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError, csv_rows, json_objects, parquet_rows, tsv_rows
+from flan_jax.tasks.rows import Availability, Row, Source, row_id
 
 Numbered = Iterator[tuple[int, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Row:
-  """One example as its source has it; `place` is where a person finds it."""
-
-  id: str
-  fields: dict[str, Any]
-  place: str
-
-
-class Availability(NamedTuple):
-  """Whether something can be read here; if not, why and how to get it."""
-
-  available: bool
-  why: str = ''
-  how_to_get: str = ''
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source(abc.ABC):
-  """The rows of one split; `how_to_get` tells a person what to do when they are not here."""
-
-  licence: str = ''
-  how_to_get: str = ''
-
-  @abc.abstractmethod
-  def rows(self) -> Iterator[Row]:
-    """Yields the rows in their fixed order."""
-
-  @abc.abstractmethod
-  def where(self) -> str:
-    """Names the source without reading it."""
-
-  @abc.abstractmethod
-  def available(self) -> Availability:
-    """Says whether the rows can be read now."""
-
-  @abc.abstractmethod
-  def fingerprint(self) -> str:
-    """Names the content: the token cache is made anew when it changes."""
-
-  def exists(self) -> bool:
-    """Says whether the rows can be read now."""
-    return self.available().available
 
 
 @dataclass(frozen=True)
@@ -87,7 +42,7 @@ class FileSource(Source):
     for number, fields in self._read(path):
       empty = False
       place = f'{path} {unit} {number}'
-      yield Row(_row_id(fields, self.id_field, number, place), fields, place)
+      yield Row(row_id(fields, self.id_field, number, place), fields, place)
     if empty:
       raise DataError(f'{path} has no rows; it must hold at least one.')
 
@@ -179,7 +134,7 @@ class GeneratorSource(Source):
       place = f'{self.where()} row {number} of {split}'
       if not isinstance(fields, Mapping):
         raise DataError(f'{place} is a {type(fields).__name__}; it must be a dict of fields.')
-      yield Row(_row_id(fields, self.id_field, number, place), dict(fields), place)
+      yield Row(row_id(fields, self.id_field, number, place), dict(fields), place)
     if not number:
       raise DataError(f'{self.where()} yields nothing for {split}; it must yield at least one row.')
 
@@ -235,12 +190,17 @@ class TFDS(Source):
     import tensorflow_datasets as tfds
 
     builder = self._builder()
-    dataset = builder.as_dataset(split=self.split, shuffle_files=False)
+    # One shard after the other, or the order would depend on how TFDS interleaves them.
+    dataset = builder.as_dataset(
+      split=self.split,
+      shuffle_files=False,
+      read_config=tfds.ReadConfig(interleave_cycle_length=1),
+    )
     number = 0
     for number, fields in enumerate(tfds.as_numpy(dataset), start=1):
       place = f'{self.where()} row {number}'
       fields = {name: _plain(value, place) for name, value in fields.items()}
-      yield Row(_row_id(fields, self.id_field, number, place), fields, place)
+      yield Row(row_id(fields, self.id_field, number, place), fields, place)
     if not number:
       raise DataError(f'{self.where()} has no rows; it must hold at least one.')
 
@@ -279,17 +239,6 @@ def as_splits(source: Source | Mapping[str, Source]) -> dict[str, Source]:
     f'A source is one of TFDS, JSONL, TSV, CSV, Parquet, GeneratorSource, or a dict of split to '
     f'one of them; got {source!r}.'
   )
-
-
-def _row_id(fields: Mapping[str, Any], id_field: str | None, number: int, place: str) -> str:
-  if id_field is None:
-    return str(number)
-  if id_field not in fields:
-    raise DataError(
-      f'{place} has no field {id_field!r}, which names the rows.{nearest(id_field, fields)} '
-      f'Fields: {listing(fields)}.'
-    )
-  return str(fields[id_field])
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flan_jax.tasks.readers import DataError
-from flan_jax.tasks.sources import Row
+from flan_jax.tasks.rows import Row
 from flan_jax.tasks.templates import digest
 
 

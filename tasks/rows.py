@@ -1,0 +1,69 @@
+"""What every source gives: rows with an id, their fields, and the place where a person finds them.
+
+The sources themselves are in sources.py.
+"""
+
+import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flan_jax.tasks.naming import listing, nearest
+from flan_jax.tasks.readers import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+  """One example as its source has it; `place` is where a person finds it."""
+
+  id: str
+  fields: dict[str, Any]
+  place: str
+
+
+class Availability(NamedTuple):
+  """Whether something can be read here; if not, why and how to get it."""
+
+  available: bool
+  why: str = ''
+  how_to_get: str = ''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(abc.ABC):
+  """The rows of one split; `how_to_get` tells a person what to do when they are not here."""
+
+  licence: str = ''
+  how_to_get: str = ''
+
+  @abc.abstractmethod
+  def rows(self) -> Iterator[Row]:
+    """Yields the rows in their fixed order."""
+
+  @abc.abstractmethod
+  def where(self) -> str:
+    """Names the source without reading it."""
+
+  @abc.abstractmethod
+  def available(self) -> Availability:
+    """Says whether the rows can be read now."""
+
+  @abc.abstractmethod
+  def fingerprint(self) -> str:
+    """Names the content: the token cache is made anew when it changes."""
+
+  def exists(self) -> bool:
+    """Says whether the rows can be read now."""
+    return self.available().available
+
+
+def row_id(fields: Mapping[str, Any], id_field: str | None, number: int, place: str) -> str:
+  """Names a row by its id field, or by its number where there is none."""
+  if id_field is None:
+    return str(number)
+  if id_field not in fields:
+    raise DataError(
+      f'{place} has no field {id_field!r}, which names the rows.{nearest(id_field, fields)} '
+      f'Fields: {listing(fields)}.'
+    )
+  return str(fields[id_field])
