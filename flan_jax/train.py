@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from flan_jax import checkpoints, guard, losses, partitioning, run_log
+from flan_jax import checkpoints, guard, losses, optimizers, partitioning, run_log
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.models import transformer
@@ -73,8 +73,7 @@ class TrainConfig:
   Attributes:
     model: The network.
     data: What to train on.
-    optimizer: An optax transformation, e.g. optimizers.adafactor(...).
-    learning_rate: The schedule inside `optimizer`, for the log.
+    optimizer: From optimizers.adafactor(...) or optimizers.adamw(...).
     steps: Updates of the whole run.
     seed: Of initialisation, dropout and data order.
     microbatches: Parts a batch is split into, one after the other, to save memory.
@@ -91,8 +90,7 @@ class TrainConfig:
 
   model: TransformerConfig
   data: DataConfig
-  optimizer: optax.GradientTransformation
-  learning_rate: Callable[[Any], Any]
+  optimizer: optimizers.Optimizer
   steps: int
   seed: int
   microbatches: int = 1
@@ -356,7 +354,7 @@ def _open_log(config, workdir, loader, start) -> run_log.RunLog:
     ),
     positions={side: rows * lengths[side] for side in ('inputs', 'targets')},
     collections=loader.collections,
-    learning_rate=config.learning_rate,
+    learning_rate=config.optimizer.schedule,
     guard_config=config.guard,
   )
 

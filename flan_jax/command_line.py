@@ -1,0 +1,254 @@
+"""The words of the command line: verbs, flags and their help, and errors with the nearest name.
+
+What a verb does is in main.py. gin bindings (`--gin.NAME=VALUE`) are collected as text.
+"""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+_DESCRIPTION = """\
+Instruction-tune language models in JAX.
+
+  flan-jax list                                    what there is
+  flan-jax prepare --mixture demo --cache_dir C    tokenise it once
+  flan-jax inspect --mixture demo --cache_dir C    look at what will be trained on
+  flan-jax train --gin_file runs/demo.gin --cache_dir C --workdir W
+  flan-jax report --workdir W                      one HTML page of the run
+  flan-jax generate --checkpoint W "A question"
+
+`flan-jax VERB --help` teaches each verb."""
+
+
+class UsageError(Exception):
+  """Wrong use of the command line; exit status 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+  """Raises UsageError with the nearest verb or flag instead of printing the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    match = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+    if match:
+      choices = re.findall(r'[\w-]+', match[2])
+      message = f'No {_kind(message)} {match[1]!r}.{_nearest(match[1], choices)} '
+      message += f'There are: {", ".join(choices)}.'
+    raise UsageError(f'{message.rstrip(".")}. See `{self.prog} --help`.')
+
+  def flags(self) -> list[str]:
+    return [flag for action in self._actions for flag in action.option_strings]
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Parses a command line; returns the flags and the gin bindings as `NAME = VALUE` lines.
+
+  Raises:
+    UsageError: A verb, flag or value that does not exist, with the nearest that does.
+    SystemExit: After --help or --version.
+  """
+  parser, verbs = _build()
+  argv, bindings = _take_bindings(list(argv))
+  args, unknown = parser.parse_known_args(argv)
+  if args.version:
+    return args, []
+  if args.verb is None:
+    raise UsageError(f'Which verb? One of: {", ".join(verbs)}. See `flan-jax --help`.')
+  if unknown:
+    flag = unknown[0].split('=')[0]
+    known = verbs[args.verb].flags()
+    raise UsageError(
+      f'`flan-jax {args.verb}` takes no {flag!r}.{_nearest(flag, known)} '
+      f'See `flan-jax {args.verb} --help`.'
+    )
+  if bindings and args.verb != 'train':
+    raise UsageError(f'--gin bindings belong to `flan-jax train`, not to `{args.verb}`.')
+  return args, bindings
+
+
+def _take_bindings(argv: list[str]) -> tuple[list[str], list[str]]:
+  """Splits `--gin.NAME=VALUE` (or `--gin.NAME VALUE`) off the other arguments."""
+  rest, bindings = [], []
+  while argv:
+    argument = argv.pop(0)
+    if not argument.startswith('--gin.'):
+      rest.append(argument)
+      continue
+    name, equals, value = argument[len('--gin.') :].partition('=')
+    if not equals:
+      if not argv:
+        raise UsageError(f'{argument} needs a value: {argument}=VALUE.')
+      value = argv.pop(0)
+    bindings.append(f'{name.strip()} = {value.strip()}')
+  return rest, bindings
+
+
+def _build() -> tuple[_Parser, dict[str, _Parser]]:
+  parser = _Parser(
+    prog='flan-jax',
+    description=_DESCRIPTION,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--version', action='store_true', help='print the versions in use and stop')
+  subparsers = parser.add_subparsers(dest='verb', metavar='VERB')
+  verbs = {}
+
+  def verb(name: str, summary: str, example: str) -> _Parser:
+    verbs[name] = subparsers.add_parser(
+      name,
+      help=summary,
+      description=f'{summary}\n\n  {example}',
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+    verbs[name].add_argument(
+      '--traceback', action='store_true', help='show where in the code an error arose'
+    )
+    return verbs[name]
+
+  _add_data_verbs(verb)
+  _add_run_verbs(verb)
+  _add_use_verbs(verb)
+  return parser, verbs
+
+
+def _add_data_verbs(verb) -> None:
+  p = verb('list', 'Names what there is, and whether it can be had here.', 'flan-jax list tasks')
+  p.add_argument(
+    'kind',
+    nargs='?',
+    default='all',
+    choices=('all', 'tasks', 'mixtures', 'models', 'recipes'),
+    help='what to list (default: a count of each)',
+  )
+  p.add_argument('--json', action='store_true', help='JSON instead of a table')
+  _task_flags(p)
+
+  p = verb(
+    'prepare',
+    'Runs SeqIO once over a mixture and writes the token cache.',
+    'flan-jax prepare --mixture demo --cache_dir ~/cache --vocabulary t5.model',
+  )
+  p.add_argument('--mixture', required=True, help='mixture or task names, comma separated')
+  p.add_argument('--cache_dir', required=True, help='folder of the cache; one vocabulary each')
+  p.add_argument(
+    '--vocabulary',
+    default=None,
+    help="a SentencePiece model file, or 'bytes' (default: the cache's own, else the mixture's, else bytes)",
+  )
+  p.add_argument('--splits', default='train,validation', help='splits (default: %(default)s)')
+  p.add_argument('--workers', type=int, help='processes (default: one a core)')
+  p.add_argument('--seed', type=int, default=0, help='of templates and exemplars (default: 0)')
+  p.add_argument('--max_examples', type=int, help='at most so many examples a task and split')
+  p.add_argument('--skip_missing', action='store_true', help='go on without sources not here')
+  p.add_argument('--force', action='store_true', help='build again what is already there')
+  _task_flags(p)
+
+  p = verb(
+    'inspect',
+    'Shows what a mixture in a cache will train on: rates, tokens, truncation, examples.',
+    'flan-jax inspect --mixture demo --cache_dir ~/cache --html demo.html',
+  )
+  p.add_argument('--mixture', required=True, help='mixture or task in the cache')
+  p.add_argument('--cache_dir', required=True, help='what prepare wrote')
+  p.add_argument('--html', help='also write one HTML page there')
+  p.add_argument('--examples', type=int, default=3, help='rendered examples a task (default: 3)')
+  p.add_argument('--inputs_length', type=int, default=512, help='tokens of an encoder row')
+  p.add_argument('--targets_length', type=int, default=128, help='tokens of a decoder row')
+
+
+def _add_run_verbs(verb) -> None:
+  p = verb(
+    'train',
+    'Trains, or goes on where the last checkpoint in the workdir stands.',
+    'flan-jax train --gin_file models/t5_1_1/small.gin --gin_file runs/train.gin \\\n'
+    '      --mixture cot --cache_dir ~/cache --workdir ~/run --steps 1000 --gin.BATCH_SIZE=16',
+  )
+  p.add_argument('--gin_file', action='append', required=True, help='gin file; may be repeated')
+  p.add_argument(
+    '--gin_search_paths', default='', help='folders with gin files, comma separated'
+  )
+  p.add_argument('--workdir', required=True, help='folder of the run: checkpoints, metrics, report')
+  p.add_argument('--mixture', help='MIXTURE_OR_TASK_NAME without inner quotes')
+  p.add_argument('--cache_dir', help='CACHE_DIR without inner quotes')
+  p.add_argument('--steps', type=int, help='TRAIN_STEPS')
+  p.add_argument('--batch_size', type=int, help='BATCH_SIZE, rows')
+  p.add_argument('--seed', type=int, help='SEED')
+  p.add_argument('--dry_run', action='store_true', help='print the resolved configuration and stop')
+
+  p = verb(
+    'report', 'Writes report.html of a run, also while it trains.', 'flan-jax report --workdir W'
+  )
+  p.add_argument('--workdir', required=True, help="the run's folder")
+
+
+def _add_use_verbs(verb) -> None:
+  p = verb(
+    'evaluate',
+    'Scores a checkpoint on mixtures or tasks of a cache.',
+    'flan-jax evaluate --checkpoint W --suite demo_held_out --cache_dir C --out scores.json',
+  )
+  _checkpoint_flags(p)
+  p.add_argument('--suite', required=True, help='mixtures or tasks, comma separated')
+  p.add_argument('--cache_dir', required=True, help='what prepare wrote')
+  p.add_argument('--out', help='JSON file for scores and sample answers')
+  p.add_argument('--split', default='validation', help='split (default: %(default)s)')
+  p.add_argument('--max_examples', type=int, default=0, help='a task (default: all)')
+
+  p = verb(
+    'infer',
+    'Answers every line of a JSONL file; goes on where a killed run stopped.',
+    'flan-jax infer --checkpoint W --input questions.jsonl --output answers.jsonl',
+  )
+  _checkpoint_flags(p)
+  p.add_argument('--input', required=True, help='JSONL with a string "inputs" on each line')
+  p.add_argument('--output', required=True, help='JSONL: each line again, with its prediction')
+
+  p = verb(
+    'generate',
+    'Answers one prompt, or one prompt a line until the end of input.',
+    'flan-jax generate --checkpoint W "Is 7 more than 5?"',
+  )
+  _checkpoint_flags(p)
+  p.add_argument('prompt', nargs='?', help='the prompt (default: read lines from standard input)')
+
+  verb('doctor', 'Says what is installed, which devices are seen, what is missing.', 'flan-jax doctor')
+
+
+def _checkpoint_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument('--checkpoint', required=True, help='a workdir, or W/checkpoints/STEP')
+  p.add_argument('--batch_size', type=int, default=16, help='rows at a time (default: 16)')
+  p.add_argument('--max_input_tokens', type=int, help="default: the run's own inputs length")
+  p.add_argument('--max_tokens', type=int, help="tokens to decode (default: the run's targets)")
+  p.add_argument(
+    '--strategy', default='greedy', choices=('greedy', 'sample', 'beam'), help='default: greedy'
+  )
+  p.add_argument('--temperature', type=float, default=1.0, help='of sampling (default: 1.0)')
+  p.add_argument('--top_k', type=int, default=0, help='sample among so many (default: all)')
+  p.add_argument('--top_p', type=float, default=1.0, help='sample within this mass (default: 1.0)')
+  p.add_argument('--num_beams', type=int, default=4, help='of beam search (default: 4)')
+  p.add_argument('--seed', type=int, default=0, help='of sampling (default: 0)')
+
+
+def _task_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument(
+    '--tasks_module',
+    action='append',
+    default=None,
+    help='Python module that registers tasks; may be repeated (default: flan_jax.tasks)',
+  )
+  p.add_argument(
+    '--cot_dir', help='folder of the nine chain-of-thought sets (or FLAN_JAX_COT_DIR)'
+  )
+
+
+def _kind(message: str) -> str:
+  name = re.match(r'argument (\S+):', message)
+  return 'verb' if name is None or name[1] == 'VERB' else name[1].rstrip(':')
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  return f' Did you mean {close[0]!r}?' if close else ''

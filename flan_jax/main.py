@@ -1,0 +1,291 @@
+"""The command line and gin: flags -> configuration object -> program.
+
+The only file that imports gin. A gin file is parsed, a frozen `Run` is built from it, every value
+is shown with where it came from, and bindings that nothing uses are refused; what runs afterwards
+is plain Python.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+from gin import config_parser
+
+from flan_jax import command_line, programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a gin file of gin/runs builds: what to train, and how to evaluate it meanwhile."""
+
+  train: Any
+  evaluation: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+  """A configuration: the objects, and each value with its source, as text for people."""
+
+  run: Run
+  values: dict[str, dict[str, str]]
+  gin_text: str
+
+
+class ConfigError(Exception):
+  """A gin file or binding is wrong; exit status 2."""
+
+
+def gin_folder() -> Path:
+  """The gin files of the installed package, or of the checkout."""
+  here = Path(__file__).resolve().parent
+  return here / 'gin' if (here / 'gin').is_dir() else here.parent / 'gin'
+
+
+def load_run(
+  files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = ()
+) -> Resolved:
+  """Parses gin files and `NAME = VALUE` bindings into a Run.
+
+  Raises:
+    ConfigError: With the file, line and nearest name of what is wrong.
+  """
+  gin.clear_config()
+  folders = ['', *search_paths, str(gin_folder())]
+  gin.config._LOCATION_PREFIXES[:] = folders
+  paths = [_find_file(name, folders) for name in files]
+  sources, imports = {}, []
+  for path in paths:
+    _collect_sources(path, folders, sources, imports)
+  for binding in bindings:
+    sources[binding.split('=')[0].strip()] = 'command line'
+  text = '\n'.join(['from __gin__ import dynamic_registration', *dict.fromkeys(imports), *bindings])
+  try:
+    for path in paths:
+      gin.parse_config_file(str(path), print_includes_and_imports=False)
+    gin.parse_config(text)
+    _check_required(sources)
+    run = gin.get_configurable(Run)()
+  except ConfigError:
+    raise
+  except Exception as e:
+    raise ConfigError(_explain(e, imports)) from e
+  values = _resolved_values(sources)
+  _refuse_unused(sources)
+  return Resolved(run, values, gin.operative_config_str())
+
+
+def _find_file(name: str, folders: Sequence[str]) -> Path:
+  for folder in folders:
+    path = Path(folder, os.path.expanduser(name))
+    if path.is_file():
+      return path
+  known = [str(p.relative_to(gin_folder())) for p in sorted(gin_folder().rglob('*.gin'))]
+  raise ConfigError(f'No gin file {name!r}.{_near(name, known)} There are: {", ".join(known)}.')
+
+
+class _Names:
+  """Lets gin's parser read a file without resolving what it refers to."""
+
+  def configurable_reference(self, name, evaluate):
+    return f'@{name}' + ('()' if evaluate else '')
+
+  def macro(self, name):
+    return f'%{name}'
+
+
+def _collect_sources(path: Path, folders, sources: dict[str, str], imports: list[str]) -> None:
+  """Fills `sources` with 'name' -> 'file:line', the later definition winning as in gin."""
+  try:
+    text = path.read_text(encoding='utf-8')
+    for statement in config_parser.ConfigParser(text, _Names()):
+      if isinstance(statement, config_parser.IncludeStatement):
+        _collect_sources(_find_file(statement.filename, folders), folders, sources, imports)
+      elif isinstance(statement, config_parser.ImportStatement):
+        line = statement.format()
+        if '__gin__' not in line:
+          imports.append(line)
+      elif isinstance(statement, config_parser.BindingStatement):
+        parts = [statement.scope, statement.selector]
+        name = '/'.join(p for p in parts if p)
+        name += f'.{statement.arg_name}' if statement.arg_name else ''
+        sources[name] = f'{_short(path)}:{statement.location.line_num}'
+  except UnicodeDecodeError as e:
+    raise ConfigError(f'{path} is not a text file (byte {e.start} is not UTF-8).') from e
+  except SyntaxError as e:
+    raise ConfigError(f'{path}: {_one_line(e)}') from e
+
+
+def _short(path: Path) -> str:
+  root = gin_folder()
+  return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _check_required(sources: dict[str, str]) -> None:
+  missing = [
+    scope
+    for (scope, selector), bound in gin.config._CONFIG.items()
+    if selector == 'gin.macro' and str(bound.get('value')) == '%gin.REQUIRED'
+  ]
+  unknown = [n for n, s in sources.items() if s == 'command line' and '.' not in n]
+  hints = [(m, difflib.get_close_matches(m, unknown, n=1, cutoff=0.7)) for m in missing]
+  if missing:
+    near = ''.join(f' Did you mean {m} by {h[0]}?' for m, h in hints if h)
+    raise ConfigError(
+      f'{", ".join(missing)} must be given: --gin.{missing[0]}=VALUE or in a gin file.{near}'
+    )
+
+
+def _refuse_unused(sources: dict[str, str]) -> None:
+  """Refuses bindings of the user's that nothing used; the package's own defaults may idle."""
+  unused, used_macros = [], []
+  for (scope, selector), bound in gin.config._CONFIG.items():
+    operative = gin.config._OPERATIVE_CONFIG.get((scope, selector))
+    names = [scope] if selector == 'gin.macro' else [_name(scope, selector, p) for p in bound]
+    if operative is None:
+      unused += names
+    elif selector == 'gin.macro':
+      used_macros.append(scope)
+  packaged = {_short(p) for p in gin_folder().rglob('*.gin')}
+  for name in unused:
+    source = _source_of(name, sources)
+    if source.rpartition(':')[0] in packaged:
+      continue
+    near = _near(name, used_macros if '.' not in name else list(sources))
+    raise ConfigError(f'Nothing uses the binding {name} ({source}).{near}')
+
+
+def _name(scope: str, selector: str, parameter: str) -> str:
+  short = '.'.join(selector.split('.')[-2:])
+  return f'{scope}/{short}.{parameter}' if scope else f'{short}.{parameter}'
+
+
+def _source_of(name: str, sources: dict[str, str]) -> str:
+  """Source of a value; gin files may name a selector by more or fewer of its last parts."""
+  for given, source in sources.items():
+    if given == name or given.endswith('.' + name) or name.endswith('.' + given):
+      return source
+  return 'default'
+
+
+def _resolved_values(sources: dict[str, str]) -> dict[str, dict[str, str]]:
+  values = {}
+  for (scope, selector), bound in sorted(gin.config._OPERATIVE_CONFIG.items()):
+    if selector.startswith('gin.'):
+      continue
+    for parameter, value in bound.items():
+      name, macro = _name(scope, selector, parameter), None
+      while isinstance(value, gin.config.ConfigurableReference) and value.selector == 'gin.macro':
+        macro = value.scoped_selector.rpartition('/')[0]
+        value = gin.config._CONFIG[(macro, 'gin.macro')]['value']
+      source = f'{macro}, {_source_of(macro, sources)}' if macro else _source_of(name, sources)
+      values[name] = {'value': _literal(value), 'source': source}
+  return values
+
+
+def _literal(value: Any) -> str:
+  text = repr(value)
+  return re.sub(r' at 0x[0-9a-f]+', '', text)
+
+
+def _explain(error: Exception, imports: Sequence[str]) -> str:
+  """gin's exception as one or two sentences."""
+  text = _one_line(error)
+  match = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", text)
+  if match:
+    parameters = list(inspect.signature(_resolve(match[1])).parameters)
+    near, where = _near(match[2], parameters), text.rpartition(' In ')[2]
+    return (
+      f'{match[1]} has no parameter {match[2]!r}.{near} It has: {", ".join(parameters)}. In {where}.'
+    )
+  match = re.search(r"has no attribute (\w+)", text)
+  if match:
+    module = re.search(r"<module '([\w.]+)'", text)
+    names = [n for n in dir(sys.modules[module[1]]) if not n.startswith('_')] if module else []
+    return f'{text.split(";")[0]}.{_near(match[1], names)}'
+  match = re.search(r"macro\(\) missing .* in scope '(\w+)'", text)
+  if match:
+    macros = [s for s, selector in gin.config._CONFIG if selector == 'gin.macro']
+    return f'No macro %{match[1]} is defined.{_near(match[1], macros)}'
+  match = re.search(r"'(\w+)' was not provided by an import", text)
+  if match:
+    names = [re.split(r'\s|\.', line)[-1] for line in imports]
+    return f'{match[1]!r} is no module of the gin files.{_near(match[1], names)} {text}'
+  return text
+
+
+def _resolve(dotted: str) -> Any:
+  """The imported class or function that a gin selector such as 'train.TrainConfig' means."""
+  module, _, name = dotted.rpartition('.')
+  for imported in list(sys.modules.values()):
+    path = getattr(imported, '__name__', '')
+    if (path == module or path.endswith('.' + module)) and hasattr(imported, name):
+      return getattr(imported, name)
+  raise LookupError(dotted)
+
+
+def _one_line(error: BaseException) -> str:
+  text = error.args[0] if isinstance(error, KeyError) and error.args else error
+  return ' '.join(str(text).split())
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  return f' Did you mean {close[0]!r}?' if close else ''
+
+
+def console(argv: Sequence[str] | None = None) -> int:
+  """Entry point of `flan-jax`; returns the exit status: 0 success, 1 failed, 2 wrong use."""
+  argv = sys.argv[1:] if argv is None else list(argv)
+  show_traceback = '--traceback' in argv
+  try:
+    args, bindings = command_line.parse(argv)
+    if args.version:
+      return programs.version()
+    if args.verb == 'train':
+      return programs.train(args, load_run(args.gin_file, _bindings(args, bindings), _paths(args)))
+    return getattr(programs, args.verb)(args)
+  except (command_line.UsageError, ConfigError) as e:
+    return _fail(e, 2, show_traceback)
+  except KeyboardInterrupt as e:
+    return _fail(str(e) or 'Interrupted.', 130, show_traceback)
+  except (ValueError, OSError, RuntimeError, LookupError, ImportError) as e:
+    return _fail(e, 1, show_traceback)
+
+
+def _bindings(args, bindings: list[str]) -> list[str]:
+  """Flags that stand for common macros, before the bindings, which win."""
+  flags = {
+    'MIXTURE_OR_TASK_NAME': args.mixture,
+    'CACHE_DIR': args.cache_dir,
+    'TRAIN_STEPS': args.steps,
+    'BATCH_SIZE': args.batch_size,
+    'SEED': args.seed,
+  }
+  return [f'{name} = {value!r}' for name, value in flags.items() if value is not None] + bindings
+
+
+def _paths(args) -> list[str]:
+  return [p for p in args.gin_search_paths.split(',') if p]
+
+
+def _fail(error: BaseException | str, status: int, show_traceback: bool) -> int:
+  if show_traceback and isinstance(error, BaseException):
+    traceback.print_exception(error)
+  text = _one_line(error) if isinstance(error, BaseException) else error
+  print(f'flan-jax: {text or type(error).__name__}', file=sys.stderr)
+  return status
+
+
+if __name__ == '__main__':
+  # Not this module's own `console`: gin files import flan_jax.main, which must be the same one.
+  from flan_jax import main
+
+  sys.exit(main.console())
