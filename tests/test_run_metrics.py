@@ -1,0 +1,73 @@
+"""Run metrics: lines that survive kills, rates that exclude pauses."""
+
+import json
+import time
+
+import pytest
+
+from flan_jax import metrics
+
+
+def read(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_lines_are_written_for_machines_and_tensorboard(tmp_path):
+  with metrics.MetricWriter(tmp_path) as writer:
+    writer.write(1, 'train', {'loss': 2.0})
+    writer.write(2, 'train', {'loss': float('nan')})
+  lines = read(tmp_path / 'metrics.jsonl')
+  assert [line['loss'] for line in lines] == [2.0, 'nan']
+  assert lines[0]['step'] == 1 and lines[0]['kind'] == 'train'
+  assert list((tmp_path / 'tensorboard').glob('events*'))
+
+
+def test_a_resumed_run_drops_torn_lines_and_steps_it_does_again(tmp_path):
+  with metrics.MetricWriter(tmp_path) as writer:
+    for step in (1, 2, 3):
+      writer.write(step, 'train', {'loss': float(step)})
+  with (tmp_path / 'metrics.jsonl').open('a') as f:
+    f.write('{"step": 4, "lo')
+  with metrics.MetricWriter(tmp_path, first_step=2) as writer:
+    writer.write(3, 'train', {'loss': 30.0})
+  assert [(line['step'], line['loss']) for line in read(tmp_path / 'metrics.jsonl')] == [
+    (1, 1.0),
+    (2, 2.0),
+    (3, 30.0),
+  ]
+
+
+def test_rates_leave_out_what_runs_inside_a_pause():
+  throughput = metrics.Throughput(flops_per_step=1e9)
+  throughput.read()
+  throughput.step(1000)
+  time.sleep(0.05)
+  with throughput.paused():
+    time.sleep(0.5)
+  rates = throughput.read()
+  assert rates['tokens_per_second'] > 1000 / 0.45
+  assert rates['mfu'] > 0
+  assert 'float32 product' in throughput.peak_source
+
+
+def test_the_step_line_names_units():
+  values = {
+    'loss': 1.8434,
+    'accuracy': 0.61,
+    'tokens_per_second': 412_345.0,
+    'packed': 0.97,
+    'mfu': 0.38,
+    'grad_norm': 1.25,
+    'learning_rate': 1e-3,
+    'skipped_updates': 2.0,
+  }
+  assert metrics.step_line(120, values) == (
+    'step 120  loss 1.843  accuracy 61.0%  412.3k tokens/s  packed 97%  MFU 38%  grad 1.25  '
+    'lr 1.0e-03  2 updates skipped'
+  )
+
+
+def test_a_workdir_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+  (tmp_path / 'metrics.jsonl').mkdir()
+  with pytest.raises(OSError, match='metrics.jsonl'):
+    metrics.MetricWriter(tmp_path)
