@@ -167,9 +167,7 @@ def _add_run_verbs(verb) -> None:
     '      --mixture cot --cache_dir ~/cache --workdir ~/run --steps 1000 --gin.BATCH_SIZE=16',
   )
   p.add_argument('--gin_file', action='append', required=True, help='gin file; may be repeated')
-  p.add_argument(
-    '--gin_search_paths', default='', help='folders with gin files, comma separated'
-  )
+  p.add_argument('--gin_search_paths', default='', help='folders with gin files, comma separated')
   p.add_argument('--workdir', required=True, help='folder of the run: checkpoints, metrics, report')
   p.add_argument('--mixture', help='MIXTURE_OR_TASK_NAME without inner quotes')
   p.add_argument('--cache_dir', help='CACHE_DIR without inner quotes')
@@ -214,7 +212,9 @@ def _add_use_verbs(verb) -> None:
   _checkpoint_flags(p)
   p.add_argument('prompt', nargs='?', help='the prompt (default: read lines from standard input)')
 
-  verb('doctor', 'Says what is installed, which devices are seen, what is missing.', 'flan-jax doctor')
+  verb(
+    'doctor', 'Says what is installed, which devices are seen, what is missing.', 'flan-jax doctor'
+  )
 
 
 def _checkpoint_flags(p: argparse.ArgumentParser) -> None:
@@ -239,9 +239,7 @@ def _task_flags(p: argparse.ArgumentParser) -> None:
     default=None,
     help='Python module that registers tasks; may be repeated (default: flan_jax.tasks)',
   )
-  p.add_argument(
-    '--cot_dir', help='folder of the nine chain-of-thought sets (or FLAN_JAX_COT_DIR)'
-  )
+  p.add_argument('--cot_dir', help='folder of the nine chain-of-thought sets (or FLAN_JAX_COT_DIR)')
 
 
 def _kind(message: str) -> str:

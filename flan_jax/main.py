@@ -202,10 +202,8 @@ def _explain(error: Exception, imports: Sequence[str]) -> str:
   if match:
     parameters = list(inspect.signature(_resolve(match[1])).parameters)
     near, where = _near(match[2], parameters), text.rpartition(' In ')[2]
-    return (
-      f'{match[1]} has no parameter {match[2]!r}.{near} It has: {", ".join(parameters)}. In {where}.'
-    )
-  match = re.search(r"has no attribute (\w+)", text)
+    return f'{match[1]} has no parameter {match[2]!r}.{near} It has: {", ".join(parameters)}. In {where}.'
+  match = re.search(r'has no attribute (\w+)', text)
   if match:
     module = re.search(r"<module '([\w.]+)'", text)
     names = [n for n in dir(sys.modules[module[1]]) if not n.startswith('_')] if module else []

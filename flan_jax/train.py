@@ -23,7 +23,7 @@ from flan_jax import checkpoints, guard, losses, optimizers, partitioning, run_l
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.models import transformer
-from flan_jax.models.config import TransformerConfig
+from flan_jax.models.config import TransformerConfig, train_step_flops
 
 # Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
 # is better, decides which checkpoint is kept as the best.
@@ -271,8 +271,17 @@ def train(
         score = log.evaluation(step, evaluate, state.model).get('score')
       if last or stop or _due(step, config.checkpoint.save_every_steps):
         log.flush()
-        meta = {'data': loader.position(step), 'model': dataclasses.asdict(config.model)}
-        saved.save(step, state.model, (state.opt_state, state.guard), meta, score)
+        saved.save(
+          step,
+          state.model,
+          (state.opt_state, state.guard),
+          meta={
+            'data': loader.position(step),
+            'model': dataclasses.asdict(config.model),
+            'lengths': dict(config.data.lengths),
+          },
+          score=score,
+        )
         score = None
       if stop:
         saved.wait()
@@ -349,9 +358,7 @@ def _open_log(config, workdir, loader, start) -> run_log.RunLog:
     start=start,
     steps=config.steps,
     every=config.log_every_steps,
-    flops_per_step=transformer.train_step_flops(
-      config.model, rows, lengths['inputs'], lengths['targets']
-    ),
+    flops_per_step=train_step_flops(config.model, rows, lengths['inputs'], lengths['targets']),
     positions={side: rows * lengths[side] for side in ('inputs', 'targets')},
     collections=loader.collections,
     learning_rate=config.optimizer.schedule,

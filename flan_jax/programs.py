@@ -1,0 +1,247 @@
+"""What each verb of the command line does, from parsed flags to exit status.
+
+Imports are inside the functions, so that `--help`, `list` and wrong flags answer at once.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import flan_jax
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'gin-config')
+EXTRAS = {'seqio': 'preparing data', 'tensorflow': 'preparing data', 'pyarrow': 'Parquet files'}
+
+
+def version() -> int:
+  """Prints the versions in use."""
+  print(f'flan_jax {flan_jax.__version__}, Python {sys.version.split()[0]}')
+  for name in PACKAGES:
+    print(f'{name} {importlib.metadata.version(name)}')
+  return 0
+
+
+def doctor(args: Namespace) -> int:
+  """Says what is installed and seen, and the command that mends what is missing."""
+  del args
+  version()
+  status = 0
+  for name, use in EXTRAS.items():
+    try:
+      print(f'{name} {importlib.metadata.version(name)} (for {use})')
+    except importlib.metadata.PackageNotFoundError:
+      status = 1
+      print(f"{name} is missing (for {use}): pip install 'flan_jax[seqio]'")
+  import jax
+
+  from flan_jax import metrics
+
+  for device in jax.devices():
+    print(f'device {device.id}: {device.device_kind} ({device.platform})')
+  peak, source = metrics.peak_flops_per_second()
+  print(f'peak {peak / 1e12:.2f} TFLOP/s ({source})')
+  print(f'free disk here {shutil.disk_usage(".").free / 2**30:.0f} GiB')
+  return status
+
+
+def train(args: Namespace, resolved) -> int:
+  """Trains with the configuration that main.py resolved; writes the report at the end."""
+  from flan_jax import console, report
+  from flan_jax import train as trainer
+  from flan_jax.data import cache
+  from flan_jax.evaluation import evaluator
+
+  rows = [(name, v['value'], v['source']) for name, v in resolved.values.items()]
+  console.print_table(
+    [console.Column('setting'), console.Column('value'), console.Column('from')], rows
+  )
+  if args.dry_run:
+    return 0
+  run, workdir = resolved.run, Path(args.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
+  (workdir / 'config.json').write_text(json.dumps(resolved.values, indent=1) + '\n')
+  vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
+  vocabulary.save(workdir / 'vocabulary')
+
+  def evaluate(model, step):
+    result = evaluator.evaluate(
+      model, run.evaluation, run.train.data.cache_dir, vocabulary, step=step, progress=False
+    )
+    (workdir / 'evaluations').mkdir(exist_ok=True)
+    result.write(workdir / 'evaluations' / f'{step}.json')
+    return result.log_values()
+
+  trainer.train(run.train, workdir, evaluate=evaluate if run.evaluation else None)
+  print(f'Report: {report.write_report(workdir)}')
+  return 0
+
+
+def report(args: Namespace) -> int:
+  """Writes the report of a run."""
+  from flan_jax import report as writer
+
+  print(writer.write_report(args.workdir))
+  return 0
+
+
+def prepare(args: Namespace) -> int:
+  """Writes the token cache."""
+  from flan_jax.data import prepare as preparer
+
+  result = preparer.prepare(
+    preparer.PrepareConfig(
+      mixture=args.mixture,
+      cache_dir=args.cache_dir,
+      vocabulary=args.vocabulary,
+      splits=tuple(args.splits.split(',')),
+      folders=_folders(args),
+      workers=args.workers,
+      skip_missing=args.skip_missing,
+      seed=args.seed,
+      max_examples=args.max_examples,
+      force=args.force,
+      **_modules(args),
+    )
+  )
+  return 0 if result.ok else 1
+
+
+def inspect(args: Namespace) -> int:
+  """Shows a mixture in a cache."""
+  from flan_jax.data import inspection
+
+  inspection.inspect(
+    inspection.InspectConfig(
+      mixture=args.mixture,
+      cache_dir=args.cache_dir,
+      html=args.html,
+      examples=args.examples,
+      lengths={'inputs': args.inputs_length, 'targets': args.targets_length},
+    )
+  )
+  return 0
+
+
+def evaluate(args: Namespace) -> int:
+  """Scores a checkpoint on mixtures of a cache."""
+  from flan_jax import console, partitioning
+  from flan_jax.evaluation import evaluator
+
+  loaded = _load(args)
+  config = evaluator.EvaluationConfig(
+    mixtures=tuple(args.suite.split(',')),
+    lengths=loaded.lengths,
+    batch_rows=args.batch_size,
+    decode=loaded.decode,
+    split=args.split,
+    max_examples_per_task=args.max_examples or None,
+    seed=args.seed,
+  )
+  with partitioning.use_mesh(partitioning.MeshConfig()):
+    result = evaluator.evaluate(
+      loaded.model, config, args.cache_dir, loaded.vocabulary, step=loaded.step
+    )
+  rows = [
+    (task.task, task.cluster, str(task.examples), task.headline, f'{task.score.value:.1f}')
+    for task in result.tasks.values()
+  ]
+  console.print_table(
+    [
+      console.Column('task'),
+      console.Column('cluster'),
+      console.Column('examples', right=True),
+      console.Column('metric'),
+      console.Column('score', right=True),
+    ],
+    rows,
+  )
+  for name, group in result.mixtures.items():
+    print(f'{name}: {group.score.value:.1f}')
+  if args.out:
+    result.write(args.out)
+    print(f'Scores and samples: {args.out}')
+  return 0
+
+
+def infer(args: Namespace) -> int:
+  """Answers a JSONL file."""
+  from flan_jax import infer as inference
+
+  loaded = _load(args)
+  inference.infer(
+    loaded.model, loaded.vocabulary, args.input, args.output, loaded.inference(args.batch_size)
+  )
+  return 0
+
+
+def generate(args: Namespace) -> int:
+  """Answers one prompt, or a session of them."""
+  from flan_jax import infer as inference
+
+  loaded = _load(args)
+  inference.generate_session(
+    loaded.model, loaded.vocabulary, loaded.inference(1), prompt=args.prompt
+  )
+  return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+  """A checkpoint ready to answer."""
+
+  model: object
+  vocabulary: object
+  step: int
+  path: Path
+  lengths: dict[str, int]
+  decode: object
+  seed: int
+
+
+def _load(args: Namespace) -> _Loaded:
+  """Model, vocabulary and lengths of `--checkpoint`, on the default mesh."""
+  import jax
+  from flax import nnx
+
+  from flan_jax import checkpoints, decoding, partitioning
+  from flan_jax.data import vocabularies
+  from flan_jax.models import transformer
+  from flan_jax.models.config import TransformerConfig
+
+  folder, step = checkpoints.locate(args.checkpoint)
+  checkpoints.verify(folder / str(step))
+  vocabulary = vocabularies.load_vocabulary(folder.parent / 'vocabulary')
+  with (
+    partitioning.use_mesh(partitioning.MeshConfig()),
+    checkpoints.Checkpoints(folder) as saved,
+  ):
+    meta = saved.meta(step)
+    config = TransformerConfig(**meta['model'])
+    create = lambda key: transformer.Transformer(config, nnx.Rngs(params=key))  # noqa: E731
+    model, _ = saved.restore(step, partitioning.abstract(create, jax.random.key(0)))
+  lengths = {
+    'inputs': args.max_input_tokens or meta['lengths']['inputs'],
+    'targets': args.max_tokens or meta['lengths']['targets'],
+  }
+  decode = decoding.DecodeConfig(
+    max_length=lengths['targets'],
+    strategy=args.strategy,
+    temperature=args.temperature,
+    top_k=args.top_k,
+    top_p=args.top_p,
+    num_beams=args.num_beams,
+  )
+  return _Loaded(model, vocabulary, step, folder / str(step), lengths, decode, args.seed)
+
+
+def _modules(args: Namespace) -> dict[str, tuple[str, ...]]:
+  return {'tasks_modules': tuple(args.tasks_module)} if args.tasks_module else {}
+
+
+def _folders(args: Namespace) -> dict[str, str]:
+  return {'FLAN_JAX_COT_DIR': args.cot_dir} if args.cot_dir else {}
