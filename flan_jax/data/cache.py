@@ -77,6 +77,7 @@ class TaskCache:
     split: str,
     *,
     info: CacheInfo | None = None,
+    manifest: dict[str, Any] | None = None,
   ) -> TaskCache:
     """Opens one task's split after checking vocabulary and file sizes.
 
@@ -85,12 +86,13 @@ class TaskCache:
       task: name of a task in it.
       split: 'train', 'validation' ...
       info: cache.json already read, for opening many tasks.
+      manifest: the task's manifest already read.
 
     Raises:
       CacheError: missing, unfinished, truncated, of another vocabulary or another format.
     """
     info = info or read_cache_info(cache_dir)
-    manifest = read_manifest(cache_dir, task, split)
+    manifest = manifest or read_manifest(cache_dir, task, split)
     directory = task_directory(cache_dir, task, split)
     if manifest.get('vocabulary') != info.fingerprint:
       raise CacheError(

@@ -1,0 +1,89 @@
+"""The open tasks of a mixture as one source: bounds of draws, and tokens of planned examples.
+
+Reads through memory maps task by task; it neither chooses examples nor lays them out.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from flan_jax.data import cache
+from flan_jax.data.features import RowExamples
+from flan_jax.data.mixture import ResolvedMixture
+from flan_jax.data.order import Draws
+from flan_jax.data.window import WindowPlan
+
+_FILES_PER_TASK = 2
+_OTHER_FILES = 256  # what JAX, Orbax and logs keep open
+
+
+class TaskSources:
+  """All tasks of a resolved mixture, opened; collection ids begin at 1."""
+
+  def __init__(
+    self, cache_dir: str | os.PathLike[str], mixture: ResolvedMixture, info: cache.CacheInfo
+  ):
+    _allow_open_files(len(mixture.tasks) * _FILES_PER_TASK + _OTHER_FILES)
+    opened = [
+      cache.TaskCache.open(cache_dir, task, mixture.split, info=info, manifest=manifest)
+      for task, manifest in zip(mixture.tasks, mixture.manifests, strict=True)
+    ]
+    self._tokens = [task.tokens for task in opened]
+    self._offsets = [task.offsets for task in opened]
+    ids = {name: i + 1 for i, name in enumerate(mixture.collections)}
+    self._collections = np.array([ids[c] for c in mixture.task_collections], dtype=np.int32)
+
+  def read_bounds(self, draws: Draws) -> np.ndarray:
+    """Offsets of inputs start, targets start and targets end of each draw, int64 [n, 3]."""
+    offsets = self._offsets
+    found = [
+      offsets[task][2 * index : 2 * index + 3]
+      for task, index in zip(draws.tasks.tolist(), draws.indices.tolist(), strict=True)
+    ]
+    return np.concatenate(found).reshape(-1, 3) if found else np.zeros((0, 3), np.int64)
+
+  def row_examples(self, plan: WindowPlan, chosen: slice, row_starts: np.ndarray) -> RowExamples:
+    """Views of the tokens of planned examples, cut to their planned lengths."""
+    tasks = plan.draws.tasks[chosen]
+    tokens = self._tokens
+    lengths, bounds = plan.lengths[chosen], plan.bounds[chosen]
+    starts = bounds[:, :2]
+    ends = starts + lengths
+    inputs, targets = [], []
+    for task, (input_start, target_start), (input_end, target_end) in zip(
+      tasks.tolist(), starts.tolist(), ends.tolist(), strict=True
+    ):
+      inputs.append(tokens[task][input_start:input_end])
+      targets.append(tokens[task][target_start:target_end])
+    cut = np.diff(bounds, axis=1) > lengths
+    return RowExamples(
+      inputs=inputs,
+      targets=targets,
+      ends_inputs=np.flatnonzero(cut[:, 0]),
+      ends_targets=np.flatnonzero(cut[:, 1]),
+      collections=self._collections[tasks],
+      row_starts=row_starts,
+    )
+
+
+def _allow_open_files(needed: int) -> None:
+  """Raises the soft limit of open files towards the hard one, as each memory map keeps a file.
+
+  Raises:
+    CacheError: even the hard limit is too low.
+  """
+  try:
+    import resource
+  except ImportError:  # no such limit on this system
+    return
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft == resource.RLIM_INFINITY or soft >= needed:
+    return
+  if hard != resource.RLIM_INFINITY and hard < needed:
+    raise cache.CacheError(
+      f'Reading this mixture needs {needed:,} open files and this process may have {hard:,}; '
+      f'raise the hard limit (`ulimit -Hn {needed}` as root) or mix fewer tasks.'
+    )
+  resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
