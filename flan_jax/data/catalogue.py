@@ -1,0 +1,166 @@
+"""What the task modules that the user named have registered: tasks and mixtures by name.
+
+flan_jax never imports tasks: it imports the modules whose names it was given and asks the
+registry that came with them. What only SeqIO knows is in seqio_tasks.py.
+"""
+
+import contextlib
+import difflib
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from flan_jax.data.mixture import Mixture
+
+DEFAULT_MODULES = ('flan_jax.tasks',)
+
+# Set while modules are imported: tasks then register without SeqIO, whose import takes 10 to 20
+# seconds in every process.
+_SEQIO_SWITCH = 'FLAN_JAX_SEQIO'
+_MOST_NAMES = 12
+
+
+class CatalogueError(ValueError):
+  """A task module, task or mixture that is not there."""
+
+
+def import_task_modules(names: Sequence[str], *, seqio: bool = False) -> None:
+  """Imports the modules that register tasks, in order.
+
+  Args:
+    names: dotted module names; the current folder is searched as well.
+    seqio: register with SeqIO too, as modules need whose SeqIO mixtures hold our tasks.
+
+  Raises:
+    CatalogueError: a module that is not there or cannot be imported.
+  """
+  with _seqio_registration(seqio), _current_folder_on_path():
+    for name in names:
+      try:
+        importlib.import_module(name)
+      except ModuleNotFoundError as e:
+        if e.name is not None and (name == e.name or name.startswith(f'{e.name}.')):
+          raise CatalogueError(
+            f"There is no task module '{name}'.{_near_modules(name)} Give a dotted name that "
+            'Python can import: flan_jax.tasks, or `my_tasks` for my_tasks.py in this folder.'
+          ) from e
+        raise CatalogueError(
+          f"Task module '{name}' imports '{e.name}', which is not installed; install it or leave "
+          'the module out.'
+        ) from e
+      except Exception as e:
+        raise CatalogueError(
+          f"Task module '{name}' cannot be imported: {type(e).__name__}: {e}"
+        ) from e
+
+
+def registry() -> ModuleType | None:
+  """Returns the registry of instruction tasks, if a named module brought it in."""
+  return sys.modules.get('flan_jax.tasks.registry')
+
+
+def mixtures() -> ModuleType | None:
+  """Returns the module of instruction mixtures, if a named module brought it in."""
+  return sys.modules.get('flan_jax.tasks.mixtures')
+
+
+def task_names() -> tuple[str, ...]:
+  """Names of the instruction tasks, in the order of registration."""
+  module = registry()
+  return tuple(info.name for info in module.infos()) if module else ()
+
+
+def mixture_names() -> tuple[str, ...]:
+  """Names of the instruction mixtures, in the order of registration."""
+  module = mixtures()
+  return tuple(module.mixture_names()) if module else ()
+
+
+def find(name: str) -> Mixture | None:
+  """Returns the instruction mixture of that name, a task as a mixture of one, or None."""
+  if name in mixture_names():
+    return mixtures().export_mixture(name)
+  if name in task_names():
+    return Mixture.of(name, {name: 1.0})
+  return None
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+  """Writes the sentence for a name that is not there, with the nearest and all names."""
+  known = sorted(set(known))
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  hint = f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''
+  shown = ', '.join(known[:_MOST_NAMES]) or 'nothing'
+  more = f' and {len(known) - _MOST_NAMES:,} more' if len(known) > _MOST_NAMES else ''
+  return f"No {kind} '{name}'.{hint} Registered: {shown}{more}."
+
+
+def info(name: str) -> Any:
+  """Returns the TaskInfo of an instruction task."""
+  return registry().info(name)
+
+
+def set_folder(name: str, path: str) -> None:
+  """Tells where a folder is that tasks leave open, in this process and those it starts.
+
+  Raises:
+    CatalogueError: no named module leaves such a folder open.
+  """
+  module = sys.modules.get('flan_jax.tasks.folders')
+  known = tuple(module.folders()) if module else ()
+  if name not in known:
+    raise CatalogueError(unknown('folder', name, known))
+  module.set_folder(name, path)
+
+
+def set_vocabulary(spec: str) -> None:
+  """Tells the instruction tasks, which count tokens of few-shot prompts, what counts them."""
+  module = sys.modules.get('flan_jax.tasks.vocabulary')
+  if module:
+    module.set_vocabulary(spec)
+
+
+@contextlib.contextmanager
+def _seqio_registration(wanted: bool) -> Iterator[None]:
+  before = os.environ.get(_SEQIO_SWITCH)
+  # A process that has SeqIO already has paid for it, and may want the tasks there.
+  if not wanted and 'seqio' not in sys.modules:
+    os.environ[_SEQIO_SWITCH] = 'off'
+  try:
+    yield
+  finally:
+    if before is None:
+      os.environ.pop(_SEQIO_SWITCH, None)
+    else:
+      os.environ[_SEQIO_SWITCH] = before
+
+
+@contextlib.contextmanager
+def _current_folder_on_path() -> Iterator[None]:
+  """An installed program does not search the folder it is called in, where users keep tasks."""
+  folder = os.getcwd()
+  added = folder not in sys.path and '' not in sys.path
+  if added:
+    sys.path.append(folder)
+  try:
+    yield
+  finally:
+    if added:
+      sys.path.remove(folder)
+
+
+def _near_modules(name: str) -> str:
+  """Compares with the modules beside it: 'flan_jax.taks' -> 'flan_jax.tasks'."""
+  parent = name.rpartition('.')[0]
+  try:
+    # Of the top level only the current folder: whatever else is installed holds no tasks.
+    path = list(importlib.import_module(parent).__path__) if parent else [os.getcwd()]
+  except (ImportError, AttributeError):
+    path, parent = [], ''
+  beside = [f'{parent}.{module.name}'.lstrip('.') for module in pkgutil.iter_modules(path)]
+  near = difflib.get_close_matches(name, {*beside, *DEFAULT_MODULES}, n=3, cutoff=0.7)
+  return f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''

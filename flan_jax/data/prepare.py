@@ -1,0 +1,354 @@
+"""prepare: runs the tasks of a mixture once and keeps their tokens in a cache.
+
+Each split is made in a worker process (prepare_job.py), fails alone and by name, and is kept when
+what it is made of has not changed: a run that was stopped goes on where it was. Missing data and
+broken data are told apart; only the former can be allowed.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flan_jax.console import console
+from flan_jax.data import catalogue, seqio_tasks
+from flan_jax.data.cache import (
+  cache_vocabulary,
+  check_name,
+  initialize_cache,
+  is_finished,
+  read_manifest,
+  remove_leftovers,
+  task_directory,
+  write_json,
+)
+from flan_jax.data.mixture import Mixture
+from flan_jax.data.prepare_job import Job, run_job
+from flan_jax.data.prepare_report import Display, lossy_warning, print_summary
+from flan_jax.data.tokenizing import SplitResult, result_of
+from flan_jax.data.vocabularies import Vocabulary, get_vocabulary
+from flan_jax.data.worker_pool import Event, run_jobs
+
+# Raised when the same task would give other tokens or other metadata than before.
+CODE = 1
+
+
+class PrepareError(ValueError):
+  """A preparation that cannot start, or that had to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+  """What to prepare, and how.
+
+  Attributes:
+    mixture: mixtures or tasks, comma separated.
+    cache_dir: folder of the cache; a cache has one vocabulary.
+    vocabulary: 'bytes' or the path of a SentencePiece model; None takes that of the cache, or
+      bytes for a new one.
+    splits: splits to prepare, of those that each task has.
+    tasks_modules: Python modules that register the tasks.
+    folders: folder name -> path, for the data whose place the tasks leave open (cot_dir).
+    workers: processes; None is one for each core.
+    skip_missing: go on without tasks whose data is not there. Broken data is never skipped.
+    seed: changes wordings and exemplars; 0 is what the tasks have registered.
+    max_examples: take only so many examples of each split, the first ones.
+    force: make again what is there already.
+    seqio: register the tasks with SeqIO as well (10 to 20 seconds a process), for modules whose
+      own SeqIO mixtures hold them.
+  """
+
+  mixture: str
+  cache_dir: str
+  vocabulary: str | None = None
+  splits: tuple[str, ...] = ('train', 'validation')
+  tasks_modules: tuple[str, ...] = catalogue.DEFAULT_MODULES
+  folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  workers: int | None = None
+  skip_missing: bool = False
+  seed: int = 0
+  max_examples: int | None = None
+  force: bool = False
+  seqio: bool = False
+
+  def __post_init__(self):
+    if self.workers is not None and self.workers < 1:
+      raise PrepareError(f'workers={self.workers} cannot prepare anything; use 1 or more.')
+    if self.max_examples is not None and self.max_examples < 1:
+      raise PrepareError(f'max_examples={self.max_examples} must be at least 1.')
+    if not self.splits:
+      raise PrepareError("splits is empty; name at least one, such as 'train'.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareResult:
+  """What became of each split, in the order of the mixture.
+
+  Attributes:
+    results: one for each task and split.
+    mixtures: names of the mixtures that were written.
+    skip_missing: whether missing data was allowed.
+    seconds: time it took in all.
+  """
+
+  results: tuple[SplitResult, ...]
+  mixtures: tuple[str, ...]
+  skip_missing: bool
+  seconds: float
+
+  @property
+  def failed(self) -> tuple[SplitResult, ...]:
+    """The splits for which the program must end in failure."""
+    allowed = ('built', 'kept', 'missing') if self.skip_missing else ('built', 'kept')
+    return tuple(r for r in self.results if r.status not in allowed)
+
+  @property
+  def ok(self) -> bool:
+    """Whether what was asked for is in the cache, and not nothing."""
+    return not self.failed and any(r.status in ('built', 'kept') for r in self.results)
+
+
+def prepare(config: PrepareConfig, *, out: Console | None = None) -> PrepareResult:
+  """Brings the cache up to date with the mixture and shows how.
+
+  Args:
+    config: what to prepare.
+    out: where progress, summary and warnings go; standard output by default.
+
+  Raises:
+    ValueError: nothing could be started: an unknown name, a vocabulary or folder that cannot be
+      used. A task that fails is not an error but a result.
+  """
+  started = time.monotonic()
+  out = out or console()
+  catalogue.import_task_modules(config.tasks_modules, seqio=config.seqio)
+  for name, path in config.folders.items():
+    catalogue.set_folder(name, path)
+  mixtures = [_find(name.strip()) for name in config.mixture.split(',') if name.strip()]
+  if not mixtures:
+    raise PrepareError(f'mixture={config.mixture!r} names nothing; give a mixture or a task.')
+  tasks = tuple(dict.fromkeys(task for mixture in mixtures for task in mixture.task_names()))
+  splits = _splits_of(tasks, config.splits)
+  vocabulary = _vocabulary(config)
+  with _open_cache(config, vocabulary, tasks):
+    results, jobs = _plan(config, splits, vocabulary)
+    results |= _run(config, jobs, out)
+    ordered = tuple(results[pair] for pair in splits)
+    names = _write_mixtures(config, mixtures, ordered)
+  print_summary(ordered, out)
+  warning = lossy_warning(ordered, vocabulary.kind)
+  if warning:
+    out.print(warning)
+  return PrepareResult(ordered, names, config.skip_missing, time.monotonic() - started)
+
+
+def _find(name: str) -> Mixture:
+  """Finds an instruction mixture or task, or one that only SeqIO has."""
+  if name in seqio_tasks.names() and catalogue.mixtures():
+    return catalogue.mixtures().export_mixture(name)
+  found = catalogue.find(name) or seqio_tasks.find_mixture(name)
+  if found is None:
+    known = (*catalogue.mixture_names(), *catalogue.task_names(), *seqio_tasks.names())
+    raise PrepareError(catalogue.unknown('mixture or task', name, known))
+  return found
+
+
+def _splits_of(tasks: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+  """Lists (task, split) for the wanted splits that each task has."""
+  instruction = set(catalogue.task_names())
+  have = {
+    task: catalogue.info(task).splits if task in instruction else seqio_tasks.splits(task)
+    for task in tasks
+  }
+  known = sorted({split for splits in have.values() for split in splits})
+  for split in wanted:
+    if split not in known:
+      near = difflib.get_close_matches(split, known, n=1)
+      hint = f" Did you mean '{near[0]}'?" if near else ''
+      raise PrepareError(
+        f"None of the {len(tasks)} tasks has a split '{split}'.{hint} They have: "
+        f'{", ".join(known)}.'
+      )
+  return [(task, split) for task in tasks for split in wanted if split in have[task]]
+
+
+def _vocabulary(config: PrepareConfig) -> Vocabulary:
+  if config.vocabulary is not None:
+    return get_vocabulary(os.path.expanduser(config.vocabulary))
+  if (Path(config.cache_dir) / 'cache.json').is_file():
+    return cache_vocabulary(config.cache_dir)
+  return get_vocabulary('bytes')
+
+
+@contextlib.contextmanager
+def _open_cache(
+  config: PrepareConfig, vocabulary: Vocabulary, tasks: Sequence[str]
+) -> Iterator[None]:
+  """Makes or checks the cache and holds its lock; clears away what dead runs left."""
+  folder = Path(config.cache_dir)
+  if folder.exists() and not folder.is_dir():
+    raise PrepareError(f"The cache '{folder}' is a file; give a folder, new or of a cache.")
+  try:
+    initialize_cache(folder, vocabulary)
+    lock = open(folder / '.prepare.lock', 'w')
+  except OSError as e:
+    raise PrepareError(_cannot_write(folder, e)) from e
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+      raise PrepareError(
+        f"Another `prepare` is writing the cache '{folder}'; wait for it or use another folder."
+      ) from e
+    for task in tasks:
+      _remove_leftovers(task_directory(folder, task, 'train').parent)
+    for path in (*folder.glob('.*.*[0-9]'), *folder.glob('*/.*.*[0-9]')):
+      if path.is_file():  # a small file that was being replaced: .NAME.PROCESS
+        path.unlink(missing_ok=True)
+    try:
+      yield
+    except OSError as e:
+      raise PrepareError(_cannot_write(folder, e)) from e
+
+
+def _remove_leftovers(task_folder: Path) -> None:
+  remove_leftovers(task_folder)
+  for partial in task_folder.glob('.*.partial'):
+    # No lock file: its writer died between unlocking and renaming, or we hold it up for nothing.
+    if not (partial / 'lock').exists():
+      shutil.rmtree(partial, ignore_errors=True)
+
+
+def _plan(
+  config: PrepareConfig, splits: Sequence[tuple[str, str]], vocabulary: Vocabulary
+) -> tuple[dict[tuple[str, str], SplitResult], list[Job]]:
+  """Tells which splits are there, which cannot be had, and which are to be made."""
+  results: dict[tuple[str, str], SplitResult] = {}
+  jobs = []
+  instruction = set(catalogue.task_names())
+  for task, split in splits:
+    try:
+      check_name('task', task)
+      missing, info, made_of = _describe(task, split, task in instruction)
+      key = made_of and {
+        'task': made_of,
+        'vocabulary': vocabulary.fingerprint,
+        'seed': config.seed,
+        'max_examples': config.max_examples,
+        'code': CODE,
+      }
+    except (ValueError, OSError) as e:
+      results[task, split] = SplitResult(task, split, 'failed', str(e))
+      continue
+    if missing:
+      results[task, split] = SplitResult(task, split, 'missing', missing)
+    elif not config.force and is_finished(config.cache_dir, task, split, key=key):
+      results[task, split] = result_of(read_manifest(config.cache_dir, task, split), 'kept')
+    else:
+      jobs.append(
+        Job(
+          task=task,
+          split=split,
+          instruction=task in instruction,
+          key=key,
+          info=info,
+          cache_dir=str(config.cache_dir),
+          modules=tuple(config.tasks_modules),
+          seqio=config.seqio,
+          seed=config.seed,
+          max_examples=config.max_examples,
+        )
+      )
+  return results, jobs
+
+
+def _describe(
+  task: str, split: str, instruction: bool
+) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+  """Returns (why the data is missing or '', manifest entries, what decides the content)."""
+  if not instruction:
+    missing = seqio_tasks.missing(task, split)
+    return missing, seqio_tasks.info(task), None if missing else seqio_tasks.key(task, split)
+  info = catalogue.info(task)
+  status = info.available()
+  if not status.available:
+    return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, None
+  entries = dataclasses.asdict(info)
+  for name in ('name', 'splits', 'seed'):
+    del entries[name]
+  entries['metrics'] = list(entries['metrics'])
+  return '', entries, catalogue.registry().cache_key(task, split)
+
+
+def _run(
+  config: PrepareConfig, jobs: Sequence[Job], out: Console
+) -> dict[tuple[str, str], SplitResult]:
+  """Makes the splits; a full disk ends it, because every other split would fail as well."""
+  by_name = {job.name: job for job in jobs}
+  results = {
+    (job.task, job.split): SplitResult(job.task, job.split, 'not started', 'The run ended before.')
+    for job in jobs
+  }
+  if not jobs:
+    return results
+  workers = min(config.workers or os.cpu_count() or 1, len(jobs))
+  with (
+    Display(len(jobs), out) as display,
+    contextlib.closing(run_jobs(run_job, by_name, workers=workers)) as events,
+  ):
+    for event in events:
+      if event.kind == 'started':
+        display.start(event.job)
+      elif event.kind == 'progress':
+        display.advance(event.job, *event.value)
+      else:
+        result = _result_of_event(by_name[event.job], event)
+        results[result.task, result.split] = result
+        display.end(event.job, result)
+        if result.status == 'no space':
+          break
+  return results
+
+
+def _result_of_event(job: Job, event: Event) -> SplitResult:
+  if event.kind == 'done':
+    return event.value
+  if event.kind == 'died':
+    return SplitResult(job.task, job.split, 'failed', event.value)
+  message = f'An error in its code or data: {event.error}'
+  return SplitResult(job.task, job.split, 'failed', message, traceback=event.value)
+
+
+def _write_mixtures(
+  config: PrepareConfig, mixtures: Sequence[Mixture], results: Sequence[SplitResult]
+) -> tuple[str, ...]:
+  """Writes each mixture with what can be had, and what it lacks; failed tasks stay listed."""
+  there = {r.task for r in results if r.status != 'missing'}
+  missing = {r.task: r.message for r in results if r.task not in there}
+  names = []
+  for mixture in mixtures:
+    lacks = {task: missing[task] for task in mixture.task_names() if task in missing}
+    if mixture.task_names() == (mixture.name,):
+      continue  # a task is a mixture of one by its own name
+    kept = mixture.without_tasks(set(lacks)) if config.skip_missing else mixture
+    if kept is not None:
+      check_name('mixture', mixture.name)
+      path = Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json'
+      write_json(path, {**kept.to_json(), 'missing': lacks})
+      names.append(mixture.name)
+  return tuple(names)
+
+
+def _cannot_write(folder: Path, error: OSError) -> str:
+  if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    return f"No space left for the cache '{folder}' ({error.strerror}); free some and go on."
+  return f"Cannot write the cache '{folder}': {error.strerror}; give a writable --cache_dir."

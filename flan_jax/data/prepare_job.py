@@ -1,0 +1,110 @@
+"""The part of `prepare` that runs in a worker process: one task's split, from rows to cache.
+
+Light to import: SeqIO and TensorFlow only come in with task modules that want them.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flan_jax.data import catalogue, seqio_tasks
+from flan_jax.data.cache import cache_vocabulary
+from flan_jax.data.tokenizing import Example, SplitResult, is_disk_error, write_split
+from flan_jax.data.vocabularies import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One split to make.
+
+  Attributes:
+    instruction: read by the plain-Python path of instruction tasks, not through SeqIO.
+    key: what decides its content.
+    info: entries of its manifest.
+    modules: task modules to import.
+    seqio: register instruction tasks with SeqIO too.
+  """
+
+  task: str
+  split: str
+  instruction: bool
+  key: Mapping[str, Any]
+  info: Mapping[str, Any]
+  cache_dir: str
+  modules: tuple[str, ...]
+  seqio: bool
+  seed: int
+  max_examples: int | None
+
+  @property
+  def name(self) -> str:
+    """Names the job in events and messages."""
+    return f'{self.task} {self.split}'
+
+
+def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
+  """Makes one split; data that is wrong is a result, not an exception."""
+  started = time.monotonic()
+  _quiet_tensorflow()
+  try:
+    catalogue.import_task_modules(job.modules, seqio=job.seqio)
+    vocabulary, spec = _vocabulary(job.cache_dir)
+    catalogue.set_vocabulary(spec)
+    dropped: Callable[[], Mapping[str, int]] = dict
+    if job.instruction:
+      texts = _text_examples(job)
+      examples, dropped = map(_from_text, texts), lambda: texts.dropped
+    else:
+      examples = seqio_tasks.examples(job.task, job.split, vocabulary=spec, seed=job.seed)
+    return write_split(
+      examples,
+      cache_dir=job.cache_dir,
+      task=job.task,
+      split=job.split,
+      vocabulary=vocabulary,
+      key=job.key,
+      info=job.info,
+      max_examples=job.max_examples,
+      dropped=dropped,
+      report=report,
+    )
+  except (ValueError, OSError) as e:
+    status = 'no space' if is_disk_error(e) else 'failed'
+    return SplitResult(job.task, job.split, status, str(e), seconds=time.monotonic() - started)
+
+
+def _text_examples(job: Job) -> Any:
+  """The registry's TextExamples; another seed draws other wordings and exemplars."""
+  texts = catalogue.registry().text_examples(job.task, job.split)
+  if not job.seed:
+    return texts
+  return type(texts)(dataclasses.replace(texts.task, seed=texts.task.seed + job.seed), job.split)
+
+
+def _from_text(example: dict[str, Any]) -> Example:
+  rest = {k: v for k, v in example.items() if k not in ('id', 'template', 'inputs', 'targets')}
+  return Example(
+    id=example['id'],
+    template=example['template'],
+    inputs=example['inputs'],
+    targets=example['targets'],
+    metadata=rest,
+  )
+
+
+@functools.lru_cache(maxsize=1)
+def _vocabulary(cache_dir: str) -> tuple[Vocabulary, str]:
+  """The cache's own vocabulary, and what names it for tasks: 'bytes' or its model's path."""
+  vocabulary = cache_vocabulary(cache_dir)
+  models = sorted((Path(cache_dir) / 'vocabulary').glob('*.model'))
+  return vocabulary, str(models[0].absolute()) if models else 'bytes'
+
+
+def _quiet_tensorflow() -> None:
+  """Read by TensorFlow when it is imported; the data never needs an accelerator."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
