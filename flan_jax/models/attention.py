@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flan_jax.models.config import TransformerConfig
-from flan_jax.models.layers import dropout, normal, parameter, uniform
+from flan_jax.models.layers import drop, normal, parameter, uniform
 from flan_jax.partitioning import out, shard
 
 # Added to nothing: scores that the mask hides are replaced by it. Finite, so that a row of
@@ -48,7 +48,7 @@ class Attention(nnx.Module):
     values: jax.Array,
     mask: jax.Array,
     bias: jax.Array | None = None,
-    dropout_key: jax.Array | None = None,
+    scale: jax.Array | None = None,
   ) -> jax.Array:
     """Attends from `x` to keys and values.
 
@@ -57,7 +57,7 @@ class Attention(nnx.Module):
       keys, values: [batch, kv_length, kv_heads, head_dim], from `project_kv`.
       mask: bool [batch, length, kv_length], true where a query may look.
       bias: float32 [heads, length, kv_length] added to the scores, or None.
-      dropout_key: PRNG key, or None for no dropout.
+      scale: [batch, heads, 1, kv_length] multiplies the softmax to drop keys, or None.
 
     Returns:
       [batch, length, embed], before the residual is added.
@@ -77,7 +77,7 @@ class Attention(nnx.Module):
       scores += bias
     scores = jnp.where(mask[:, None], scores, HIDDEN_SCORE)
     weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-    weights = dropout(weights, self.config.dropout_rate, dropout_key, same_along=2)
+    weights = drop(weights, scale)
     heads_layout = out('batch', 'length', 'act_heads', None)
     heads = jnp.einsum('bnts,bsnh->btnh', weights, values, out_sharding=heads_layout)
     kernel = shard(self.output[...].astype(x.dtype), 'heads', None, 'act_embed')

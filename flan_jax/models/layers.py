@@ -3,6 +3,7 @@
 Every parameter is made by `parameter`, which lays it on the mesh and keeps its logical axes.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -50,23 +51,38 @@ def ones(key: jax.Array, shape: tuple, out_sharding=None) -> jax.Array:
   return jnp.ones(shape, jnp.float32, out_sharding=out_sharding)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None, *, same_along: int | None = None):
-  """Zeroes a share `rate` of `x` and scales up the rest; without a key returns `x`.
+def dropout_scales(
+  key: jax.Array | None, rate: float, rows: int, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, jax.Array | None]:
+  """Draws what several activations are multiplied by: 0 for a share `rate`, else 1 / (1 - rate).
+
+  All come from one draw, as the random number generator takes longer to compile than the rest of
+  a layer if every dropout has its own.
 
   Args:
-    x: activations.
+    key: PRNG key, or None for no dropout.
     rate: share dropped.
-    key: PRNG key, or None to leave `x` as it is.
-    same_along: a dimension along which every position drops the same units. T5 drops so along
-      length, which also draws `length` times fewer random numbers.
+    rows: rows of the batch.
+    shapes: name -> shape of one row. A 1 drops the same units all along that dimension: T5 does
+      so along length.
+
+  Returns:
+    name -> float32 [rows, *shape], or None where nothing is to be dropped.
   """
   if key is None or rate == 0.0:
-    return x
-  shape = list(x.shape)
-  if same_along is not None:
-    shape[same_along] = 1
-  scale = jax.random.bernoulli(key, 1.0 - rate, tuple(shape)).astype(x.dtype) / (1.0 - rate)
-  return x * scale.astype(x.dtype)
+    return dict.fromkeys(shapes)
+  ends = list(itertools.accumulate(math.prod(shape) for shape in shapes.values()))
+  kept = jax.random.bernoulli(key, 1.0 - rate, (rows, ends[-1]), out_sharding=out('batch', None))
+  parts = jnp.split(kept.astype(jnp.float32) / (1.0 - rate), ends[:-1], axis=1)
+  return {
+    name: part.reshape(rows, *shape)
+    for (name, shape), part in zip(shapes.items(), parts, strict=True)
+  }
+
+
+def drop(x: jax.Array, scale: jax.Array | None) -> jax.Array:
+  """Applies one of `dropout_scales`."""
+  return x if scale is None else x * scale.astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -113,15 +129,15 @@ class Mlp(nnx.Module):
     self.down = parameter(rngs, narrow, (mlp, embed), ('mlp', 'embed'))
     self.config = config
 
-  def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-    """[batch, length, embed] -> [batch, length, embed]."""
+  def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+    """[batch, length, embed] -> the same; `scale` [batch, 1, mlp] drops hidden units."""
     hidden = self._widen(x, self.up)
     if self.config.activation == 'gated_gelu':
       # The tanh form, as T5X and Hugging Face ('gelu_new') have it.
       hidden = jax.nn.gelu(self._widen(x, self.gate), approximate=True) * hidden
     else:
       hidden = jax.nn.relu(hidden)
-    hidden = dropout(hidden, self.config.dropout_rate, dropout_key, same_along=1)
+    hidden = drop(hidden, scale)
     down = shard(self.down[...].astype(x.dtype), 'mlp', 'act_embed')
     layout = out('batch', 'length', 'act_embed')
     return jnp.einsum('btf,fd->btd', hidden, down, out_sharding=layout)

@@ -14,7 +14,15 @@ from flax import nnx
 from flan_jax.models.attention import Attention, RelativeBias, attention_mask
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.kv_cache import KVCache
-from flan_jax.models.layers import Embedding, Mlp, RMSNorm, dropout, parameter, truncated_normal
+from flan_jax.models.layers import (
+  Embedding,
+  Mlp,
+  RMSNorm,
+  drop,
+  dropout_scales,
+  parameter,
+  truncated_normal,
+)
 from flan_jax.partitioning import out, shard
 
 # Logit of the rows that only pad the vocabulary. Finite, so that 0 x it is 0 in a loss.
@@ -62,27 +70,40 @@ class Layer(nnx.Module):
 
   def __call__(self, x, context: Context, cache=None, dropout_key=None):
     """[batch, length, embed] -> the same, and this layer's part of the cache or None."""
-    keys = [None] * 6 if dropout_key is None else jax.random.split(dropout_key, 6)
-    rate = self.config.dropout_rate
+    scales = self._dropout_scales(dropout_key, x, context)
     y = self.attention_norm(x)
     key, value = self.attention.project_kv(y)
     if cache is not None:
       at = (0, context.position, 0, 0)
       key = jax.lax.dynamic_update_slice(cache['key'], key, at)
       value = jax.lax.dynamic_update_slice(cache['value'], value, at)
-    y = self.attention(y, key, value, context.mask, context.bias, keys[0])
-    x = x + dropout(y, rate, keys[1], same_along=1)
+    y = self.attention(y, key, value, context.mask, context.bias, scales['attention'])
+    x = x + drop(y, scales['attention_output'])
     if self.cross:
       if cache is None:
         cross_key, cross_value = self.cross_attention.project_kv(context.encoded)
       else:
         cross_key, cross_value = cache['cross_key'], cache['cross_value']
       y = self.cross_norm(x)
-      y = self.cross_attention(y, cross_key, cross_value, context.cross_mask, None, keys[2])
-      x = x + dropout(y, rate, keys[3], same_along=1)
-    y = self.mlp(self.mlp_norm(x), keys[4])
-    x = x + dropout(y, rate, keys[5], same_along=1)
+      mask, scale = context.cross_mask, scales['cross']
+      y = self.cross_attention(y, cross_key, cross_value, mask, scale=scale)
+      x = x + drop(y, scales['cross_output'])
+    y = self.mlp(self.mlp_norm(x), scales['mlp'])
+    x = x + drop(y, scales['mlp_output'])
     return x, None if cache is None else {'key': key, 'value': value}
+
+  def _dropout_scales(self, dropout_key, x, context):
+    rows, _, embed = x.shape
+    heads = self.config.num_heads
+    shapes = {
+      'attention': (heads, 1, context.mask.shape[-1]),
+      'attention_output': (1, embed),
+      'mlp': (1, self.config.mlp_dim),
+      'mlp_output': (1, embed),
+    }
+    if self.cross:
+      shapes |= {'cross': (heads, 1, context.cross_mask.shape[-1]), 'cross_output': (1, embed)}
+    return dropout_scales(dropout_key, self.config.dropout_rate, rows, shapes)
 
 
 class Stack(nnx.Module):
@@ -96,7 +117,7 @@ class Stack(nnx.Module):
     self.num_layers = num_layers
     self.config = config
 
-  def __call__(self, x, context: Context, *, cache=None, dropout_key=None):
+  def __call__(self, x, context: Context, *, cache=None, layer_keys=None):
     """[batch, length, embed] -> the same, normalised, and the layers' new cache or None."""
 
     def body(x, inputs):
@@ -105,7 +126,6 @@ class Stack(nnx.Module):
 
     if self.config.remat != 'none' and cache is None:
       body = jax.checkpoint(body, policy=_REMAT[self.config.remat])
-    layer_keys = None if dropout_key is None else jax.random.split(dropout_key, self.num_layers)
     inputs = (self.layers, cache, layer_keys)
     unroll = 1 if self.config.scan_layers else self.num_layers
     x, cache = jax.lax.scan(body, x, inputs, unroll=unroll)
@@ -131,7 +151,9 @@ class Transformer(nnx.Module):
 
   def __call__(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
     """Teacher-forced logits, float32 [batch, length, padded_vocab_size]."""
-    encoder_key, decoder_key = _split(dropout_key, 2)
+    encoder_key = decoder_key = None
+    if dropout_key is not None:
+      encoder_key, decoder_key = jax.random.split(dropout_key)
     encoded = self.encode(batch, dropout_key=encoder_key)
     segment_ids = batch['decoder_segment_ids']
     positions = jnp.arange(segment_ids.shape[1])
@@ -141,10 +163,9 @@ class Transformer(nnx.Module):
       encoded=encoded,
       cross_mask=attention_mask(segment_ids, batch['encoder_segment_ids']),
     )
-    keys = _split(decoder_key, 3)
-    x = self._embed(batch['decoder_input_tokens'], keys[0])
-    x, _ = self.decoder(x, context, dropout_key=keys[1])
-    return self._logits(dropout(x, self.config.dropout_rate, keys[2], same_along=1))
+    tokens = batch['decoder_input_tokens']
+    ends = {'embedded': (1, self.config.embed_dim), 'output': (1, self.config.embed_dim)}
+    return self._logits(self._run(self.decoder, tokens, context, ends, decoder_key))
 
   def encode(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
     """The encoder's output, [batch, encoder_length, embed] in the compute dtype."""
@@ -154,11 +175,11 @@ class Transformer(nnx.Module):
       mask=attention_mask(segment_ids, segment_ids),
       bias=self.encoder.relative_bias(positions, positions),
     )
-    keys = _split(dropout_key, 3)
-    x = self._embed(batch['encoder_input_tokens'], keys[0])
-    x, _ = self.encoder(x, context, dropout_key=keys[1])
-    # Unlike every other dropout of T5X's, this one drops each position on its own.
-    return dropout(x, self.config.dropout_rate, keys[2])
+    tokens = batch['encoder_input_tokens']
+    # Unlike every other dropout of T5X's, the last one drops each position on its own.
+    embed = self.config.embed_dim
+    ends = {'embedded': (1, embed), 'output': (tokens.shape[1], embed)}
+    return self._run(self.encoder, tokens, context, ends, dropout_key)
 
   def start_decoding(
     self, encoded: jax.Array, encoder_segment_ids: jax.Array, max_length: int
@@ -203,8 +224,16 @@ class Transformer(nnx.Module):
     cache = dataclasses.replace(cache, **updated, position=cache.position + 1)
     return jnp.squeeze(self._logits(x), axis=1), cache
 
-  def _embed(self, tokens, key):
-    return dropout(self.token_embedding(tokens), self.config.dropout_rate, key, same_along=1)
+  def _run(self, stack, tokens, context, ends, dropout_key):
+    """Embeds tokens and takes them through a stack, with dropout of shapes `ends` around it."""
+    ends_key = layer_keys = None
+    if dropout_key is not None:
+      keys = jax.random.split(dropout_key, 1 + stack.num_layers)
+      ends_key, layer_keys = keys[0], keys[1:]
+    scales = dropout_scales(ends_key, self.config.dropout_rate, tokens.shape[0], ends)
+    x = drop(self.token_embedding(tokens), scales['embedded'])
+    x, _ = stack(x, context, layer_keys=layer_keys)
+    return drop(x, scales['output'])
 
   def _logits(self, x):
     config = self.config
@@ -224,7 +253,3 @@ class Transformer(nnx.Module):
       return logits
     used = jnp.arange(config.padded_vocab_size) < config.vocab_size
     return jnp.where(used, logits, UNUSED_LOGIT)
-
-
-def _split(key, num):
-  return [None] * num if key is None else jax.random.split(key, num)
