@@ -1,0 +1,291 @@
+import csv
+import io
+import json
+import re
+
+import pytest
+from flan_jax.tasks.folders import FolderError, folder, folders, set_folder
+from flan_jax.tasks.readers import DataError
+from flan_jax.tasks.sources import CSV, JSONL, TFDS, TSV, GeneratorSource, Parquet, as_splits
+from hypothesis import given
+from hypothesis import strategies as st
+
+CELL = st.text(st.characters(exclude_categories=['Cs']), max_size=20)
+
+
+def fails(source, *parts):
+  with pytest.raises(DataError) as e:
+    list(source.rows())
+  for part in parts:
+    assert part in str(e.value), str(e.value)
+
+
+@given(st.lists(st.dictionaries(CELL, st.one_of(CELL, st.integers(), st.none())), min_size=1))
+def test_jsonl_gives_back_what_was_written(tmp_path_factory, rows):
+  path = tmp_path_factory.mktemp('j') / 'a.jsonl'
+  path.write_text(''.join(json.dumps(r) + '\n\n' for r in rows), encoding='utf-8')
+  assert [r.fields for r in JSONL(path).rows()] == rows
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1))
+def test_csv_gives_back_what_was_written(tmp_path_factory, rows):
+  path = tmp_path_factory.mktemp('c') / 'a.csv'
+  text = io.StringIO(newline='')
+  csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator='\n').writerows([('q', 'a'), *rows])
+  path.write_bytes(text.getvalue().encode())
+  got = [(r.fields['q'], r.fields['a']) for r in CSV(path).rows()]
+  # A line end inside quotes comes back as a newline, as clean() would make it anyway.
+  assert got == [tuple(cell.replace('\r\n', '\n') for cell in row) for row in rows]
+
+
+def test_tsv_reads_cells_as_they_stand_and_unescapes_newlines_if_asked(tmp_path):
+  path = tmp_path / 'a.tsv'
+  path.write_bytes(b'1 "q\\nx\tyes\r\n\n\xe2\x80\xa8b\t\n')
+  rows = list(TSV(path, columns=('q', 'a'), unescape=True).rows())
+  assert [(r.id, r.fields) for r in rows] == [
+    ('1', {'q': '1 "q\nx', 'a': 'yes'}),
+    ('3', {'q': '\u2028b', 'a': ''}),  # U+2028 is text, not a line end
+  ]
+  assert next(TSV(path, columns=('q', 'a')).rows()).fields['q'] == '1 "q\\nx'
+  assert rows[1].place == f'{path} line 3'
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_field(tmp_path):
+  path = tmp_path / 'a.tsv'
+  path.write_bytes(b'\xef\xbb\xbfq\ta\n1\t2\n')
+  source = TSV(path, columns=('q', 'a'), header=True)
+  assert [r.fields for r in source.rows()] == [{'q': '1', 'a': '2'}]
+
+
+def test_rows_may_be_named_by_a_field(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"uid": 7}\n{"uiid": 8}\n')
+  rows = JSONL(path, id_field='uid').rows()
+  assert next(rows).id == '7'
+  with pytest.raises(DataError, match="line 2 has no field 'uid'.* Did you mean 'uiid'"):
+    next(rows)
+
+
+@pytest.mark.parametrize(
+  'content, error',
+  [
+    (b'{"a": 1}\n{"a": }\n', 'line 2 column 7 is not JSON'),
+    (b'{"a": 1}\n[1]\n', 'line 2 is a JSON list, not an object'),
+    (b'"x"\n', 'line 1 is a JSON str, not an object'),
+    (b'', 'is empty; it must hold at least one row'),
+    (b' \n\n', 'is empty; it must hold at least one row'),
+    (
+      b'{"a": "x"}\n{"a": "\xffx"}\n',
+      'line 2 is not UTF-8: byte 0xff at byte 8 of the line (byte 19 of the file)',
+    ),
+    (b'[' * 100_000 + b'\n', 'line 1 cannot be read as JSON'),
+    (b'{"a": ' + b'9' * 5000 + b'}\n', 'line 1 cannot be read as JSON'),
+  ],
+)
+def test_a_wrong_jsonl_file_is_named_with_its_line(tmp_path, content, error):
+  path = tmp_path / 'a.jsonl'
+  path.write_bytes(content)
+  fails(JSONL(path), str(path), error)
+
+
+@pytest.mark.parametrize(
+  'content, error',
+  [
+    (b'a\tb\nc\n', 'line 2 has 1 columns; expected 2: q, a'),
+    (b'a\tb\tc\n', 'line 1 has 3 columns; expected 2: q, a'),
+    (b'\n\n', 'is empty'),
+    (b'a\tb\n\xc3\tb\n', 'line 2 is not UTF-8: byte 0xc3'),
+  ],
+)
+def test_a_wrong_tsv_file_is_named_with_its_line(tmp_path, content, error):
+  path = tmp_path / 'a.tsv'
+  path.write_bytes(content)
+  fails(TSV(path, columns=('q', 'a')), str(path), error)
+
+
+def test_a_tsv_file_with_another_header_names_what_is_missing(tmp_path):
+  path = tmp_path / 'a.tsv'
+  path.write_text('questions\ta\n1\t2\n')
+  fails(
+    TSV(path, columns=('question', 'a'), header=True),
+    "line 1: the header is questions, a; expected question, a. There is no 'question'.",
+    "Did you mean 'questions'?",
+  )
+
+
+def test_a_file_of_nothing_but_a_header_is_an_error(tmp_path):
+  (tmp_path / 'a.tsv').write_text('q\ta\n')
+  fails(TSV(tmp_path / 'a.tsv', columns=('q', 'a'), header=True), 'has no rows')
+  (tmp_path / 'a.csv').write_text('q,a\n')
+  fails(CSV(tmp_path / 'a.csv'), 'has no rows')
+
+
+@pytest.mark.parametrize(
+  'content, error',
+  [
+    (b'q,a\n1\n', 'line 2 has 1 columns; the header has 2: q, a'),
+    (b'q,a\n"1\n2",3,4\n', 'line 3 has 3 columns'),
+    (b'q,a\n"1,2\n', 'is not CSV: unexpected end of data'),
+    (b'q,a\n"1"x,2\n', 'line 2 is not CSV'),
+    (b'q,b\n1,2\n', 'line 1: the header is q, b; expected q, a'),
+    (b'q,q\n1,2\n', 'expected q, a'),
+    (b'', 'is empty'),
+    (b'q,a\n1,\xff\n', 'line 2 is not UTF-8'),
+  ],
+)
+def test_a_wrong_csv_file_is_named_with_its_line(tmp_path, content, error):
+  path = tmp_path / 'a.csv'
+  path.write_bytes(content)
+  fails(CSV(path, columns=('q', 'a')), str(path), error)
+
+
+def test_a_csv_header_that_names_a_column_twice_is_refused(tmp_path):
+  (tmp_path / 'a.csv').write_text('q,q\n1,2\n')
+  fails(CSV(tmp_path / 'a.csv'), "the header names 'q' twice")
+
+
+def test_a_csv_cell_may_be_long(tmp_path):
+  (tmp_path / 'a.csv').write_text('q\n' + 'x' * 200_000 + '\n')
+  assert len(next(CSV(tmp_path / 'a.csv').rows()).fields['q']) == 200_000
+
+
+def test_parquet_gives_rows_and_names_what_is_wrong(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  import pyarrow.parquet
+
+  path = tmp_path / 'a.parquet'
+  table = pyarrow.table({'q': ['x', 'y'], 'options': [['a'], ['b', 'c']]})
+  pyarrow.parquet.write_table(table, path)
+  assert [r.fields for r in Parquet(path).rows()] == table.to_pylist()
+  assert [r.place for r in Parquet(path, columns=('q',)).rows()][1] == f'{path} row 2'
+  fails(Parquet(path, columns=('option',)), "has no column 'option'", "Did you mean 'options'")
+  damaged = tmp_path / 'b.parquet'
+  damaged.write_bytes(path.read_bytes()[:-20])
+  fails(Parquet(damaged), f'{damaged} is damaged or not Parquet (after 0 rows)')
+  pyarrow.parquet.write_table(table.slice(0, 0), damaged)
+  fails(Parquet(damaged), 'is empty')
+  fails(Parquet(tmp_path / 'c.parquet'), 'Cannot read', 'No such file')
+
+
+@pytest.mark.parametrize('kind', [JSONL, CSV])
+def test_a_file_that_is_not_there_is_named_and_not_available(tmp_path, kind):
+  source = kind(tmp_path / 'none', how_to_get='Ask Ann.')
+  fails(source, f'Cannot read {tmp_path / "none"}: No such file or directory')
+  assert source.available() == (False, f'There is no file {tmp_path / "none"}.', 'Ask Ann.')
+  assert not source.exists()
+  with pytest.raises(DataError, match='Cannot read'):
+    source.fingerprint()
+
+
+def test_the_fingerprint_of_a_file_follows_its_content_and_not_its_place(tmp_path):
+  a, b = tmp_path / 'a', tmp_path / 'b'
+  a.write_text('{"x": 1}\n')
+  b.write_text('{"x": 1}\n')
+  before = JSONL(a).fingerprint()
+  assert before == JSONL(b).fingerprint()
+  a.write_text('{"x": 12}\n')
+  assert JSONL(a).fingerprint() != before
+
+
+def test_a_generator_is_read_by_split_and_checked():
+  source = GeneratorSource(lambda split: [{'s': split}, {'s': 'x'}], splits=('train', 'test'))
+  splits = as_splits(source)
+  assert list(splits) == ['train', 'test']
+  assert [(r.id, r.fields) for r in splits['test'].rows()] == [
+    ('1', {'s': 'test'}),
+    ('2', {'s': 'x'}),
+  ]
+  fails(GeneratorSource(lambda split: [], splits=('train',)), 'yields nothing for train')
+  fails(GeneratorSource(lambda split: ['x'], splits=('train',)), 'row 1 of train is a str')
+  with pytest.raises(ValueError, match='pick one with for_split'):
+    list(source.rows())
+
+
+def test_what_is_no_source_is_refused():
+  with pytest.raises(ValueError, match="A source is one of TFDS, .* got 'a.jsonl'"):
+    as_splits('a.jsonl')
+  with pytest.raises(ValueError, match='got 3'):
+    as_splits({'train': 3})
+
+
+def test_a_tfds_id_without_a_version_is_refused():
+  with pytest.raises(
+    ValueError, match=re.escape("TFDS('gsm8k') names no version; write 'gsm8k:1.0.0'")
+  ):
+    TFDS('gsm8k')
+
+
+@pytest.mark.seqio
+def test_tfds_reads_a_prepared_data_set_in_order(tmp_path):
+  import tensorflow_datasets as tfds
+
+  class TinyWords(tfds.core.GeneratorBasedBuilder):
+    """A data set of this test."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+      features = {
+        'word': tfds.features.Text(),
+        'n': 'int64',
+        'l': tfds.features.Sequence(tfds.features.Text()),
+      }
+      return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, manager):
+      return {'train': self._generate_examples()}
+
+    def _generate_examples(self):
+      for i in range(5):
+        yield i, {'word': f'w{i}é', 'n': i, 'l': ['a', 'b']}
+
+  source = TFDS('tiny_words:1.0.0', data_dir=tmp_path)
+  assert not source.exists()
+  assert 'tfds build tiny_words' in source.available().how_to_get
+  fails(source, 'tiny_words:1.0.0')
+  TinyWords(data_dir=tmp_path).download_and_prepare()
+  assert source.available() == (True, '', '')
+  rows = list(source.rows())
+  assert sorted(r.fields['n'] for r in rows) == [0, 1, 2, 3, 4]
+  assert all(
+    r.fields == {'word': f'w{r.fields["n"]}é', 'n': r.fields['n'], 'l': ['a', 'b']} for r in rows
+  )
+  assert [r.fields for r in source.rows()] == [r.fields for r in rows]
+  assert len(list(TFDS('tiny_words:1.0.0', split='train[:2]', data_dir=tmp_path).rows())) == 2
+  assert 'tiny_words/1.0.0' in source.fingerprint()
+
+
+def test_a_tfds_name_that_does_not_exist_is_not_available(tmp_path):
+  pytest.importorskip('tensorflow_datasets')
+  status = TFDS('no_such_set_here:1.0.0', data_dir=tmp_path).available()
+  assert not status.available and 'no_such_set_here' in status.why
+
+
+def test_a_folder_is_found_when_rows_are_asked_for_and_an_unset_one_tells_three_ways(
+  tmp_path, monkeypatch
+):
+  monkeypatch.delenv('FLAN_JAX_TEST_DIR', raising=False)
+  source = JSONL(folder('test_dir', holds='the test data') / 'sub/a.jsonl')
+  with pytest.raises(FolderError) as e:
+    list(source.rows())
+  assert str(e.value) == (
+    "The folder of the test data is not set. Give --test_dir=FOLDER, or bind TEST_DIR = 'FOLDER' "
+    'in gin, or set the environment variable FLAN_JAX_TEST_DIR.'
+  )
+  assert source.where() == 'TEST_DIR/sub/a.jsonl' and not source.exists()
+  monkeypatch.setenv('FLAN_JAX_TEST_DIR', str(tmp_path / 'none'))
+  with pytest.raises(FolderError, match='none, does not exist. Give --test_dir'):
+    list(source.rows())
+  (tmp_path / 'file').write_text('')
+  set_folder('test_dir', tmp_path / 'file')  # stronger than the environment
+  with pytest.raises(FolderError, match='file, is not a folder'):
+    list(source.rows())
+  (tmp_path / 'sub').mkdir()
+  (tmp_path / 'sub/a.jsonl').write_text('{"q": 1}\n')
+  set_folder('test_dir', tmp_path)
+  assert source.exists() and next(source.rows()).fields == {'q': 1}
+  with pytest.raises(FolderError, match="No folder 'tst_dir' is declared. Did you mean 'test_dir'"):
+    set_folder('tst_dir', tmp_path)
+  with pytest.raises(FolderError, match="'test_dir' is already declared"):
+    folder('test_dir', holds='other data')
+  assert folders()['test_dir'].environment == 'FLAN_JAX_TEST_DIR'
