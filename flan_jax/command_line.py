@@ -136,7 +136,7 @@ def _add_data_verbs(verb) -> None:
   p.add_argument(
     '--vocabulary',
     default=None,
-    help="a SentencePiece model file, or 'bytes' (default: the cache's own, else the mixture's, else bytes)",
+    help="a SentencePiece model file or 'bytes' (default: what the cache has, else bytes)",
   )
   p.add_argument('--splits', default='train,validation', help='splits (default: %(default)s)')
   p.add_argument('--workers', type=int, help='processes (default: one a core)')

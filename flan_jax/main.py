@@ -196,13 +196,14 @@ def _literal(value: Any) -> str:
 
 
 def _explain(error: Exception, imports: Sequence[str]) -> str:
-  """gin's exception as one or two sentences."""
+  """What gin raised, as one or two sentences."""
   text = _one_line(error)
   match = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", text)
   if match:
     parameters = list(inspect.signature(_resolve(match[1])).parameters)
     near, where = _near(match[2], parameters), text.rpartition(' In ')[2]
-    return f'{match[1]} has no parameter {match[2]!r}.{near} It has: {", ".join(parameters)}. In {where}.'
+    known = ', '.join(parameters)
+    return f'{match[1]} has no parameter {match[2]!r}.{near} It has: {known}. In {where}.'
   match = re.search(r'has no attribute (\w+)', text)
   if match:
     module = re.search(r"<module '([\w.]+)'", text)

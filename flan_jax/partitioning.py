@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -50,10 +50,15 @@ PRESETS: dict[str, dict[str, Any]] = {
   'fsdp_tensor': {**_UNSHARDED, **_ACTIVATIONS, 'embed': 'fsdp', **_TENSOR},
 }
 _DEFAULT_PRESET = 'fsdp_tensor'
-_NO_PRESET = 'unsharded'
+
+
+class _Rules(NamedTuple):
+  preset: str = _DEFAULT_PRESET
+  whole: tuple[str, ...] = ()
+
 
 # Part of jit's cache key: a function traced under one preset is traced again under another.
-_rules = jax.make_user_context(None)
+_rules = jax.make_user_context(_Rules())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,23 +100,24 @@ class MeshConfig:
     """The size of each of MESH_AXES, with -1 resolved for `num_devices` devices."""
     given = [getattr(self, name) for name in MESH_AXES]
     product = math.prod(size for size in given if size != -1)
-    names = ' x '.join(f'{name}={size}' for name, size in zip(MESH_AXES, given, strict=True))
     if -1 in given and num_devices % product == 0:
       return tuple(num_devices // product if size == -1 else size for size in given)
     if -1 not in given and product == num_devices:
       return tuple(given)
-    fixed = MESH_AXES[max(range(len(given)), key=lambda i: given[i])]
-    others = product // getattr(self, fixed)
-    if others > num_devices or num_devices % others:
-      advice = f'choose sizes whose product divides {num_devices}'
-    else:
-      allowed = [size for size in divisors(num_devices // others)]
-      if -1 not in given:
-        allowed = allowed[-1:]
-      advice = f'use {fixed}={nearest(getattr(self, fixed), allowed)}'
+    widest = max(MESH_AXES, key=lambda name: getattr(self, name))
+    others = product // max(given)
+    fitting = divisors(num_devices // others) if num_devices % others == 0 else []
+    if -1 not in given:
+      fitting = fitting[-1:]
+    advice = (
+      f'use {widest}={nearest(max(given), fitting)}'
+      if fitting
+      else f'choose sizes whose product is {num_devices}'
+    )
+    names = ' x '.join(f'{name}={size}' for name, size in zip(MESH_AXES, given, strict=True))
     raise ValueError(
-      f'The mesh {names} needs {"a multiple of " if -1 in given else ""}{product} devices and '
-      f'there {"is" if num_devices == 1 else "are"} {num_devices}; {advice}.'
+      f'The mesh {names} needs {"a multiple of " if -1 in given else ""}{product} devices, '
+      f'but there {"is" if num_devices == 1 else "are"} {num_devices}; {advice} in MESH.'
     )
 
 
@@ -132,8 +138,15 @@ def use_mesh(mesh: MeshConfig | Mesh, rules: str | None = None) -> Iterator[Mesh
   rules = rules or _DEFAULT_PRESET
   if rules not in PRESETS:
     raise ValueError(_unknown('sharding preset', rules, PRESETS))
-  with jax.set_mesh(mesh), _rules(rules):
+  with jax.set_mesh(mesh), _rules(_Rules(rules)):
     yield mesh
+
+
+@contextlib.contextmanager
+def whole(*axes: str) -> Iterator[None]:
+  """Leaves these logical axes unsharded inside, as where an array has length 1."""
+  with _rules(_rules.value._replace(whole=axes)):
+    yield
 
 
 def has_mesh() -> bool:
@@ -221,14 +234,16 @@ def abstract(fn: Callable, *args) -> Any:
   mesh = jax.sharding.get_mesh()
 
   def concrete(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec))
+    # A constant, such as a step count of zero, carries no sharding: it is replicated.
+    layout = x.sharding.spec if x.sharding else PartitionSpec()
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, layout))
 
   return jax.tree.map(concrete, shapes)
 
 
 def check_divisible(fn: Callable, *args) -> None:
   """Refuses a parameter made by `fn(*args)` that the current mesh cannot split evenly."""
-  with _rules(_NO_PRESET):
+  with whole(*_UNSHARDED):
     # A new function, as eval_shape remembers what it traced.
     shapes = jax.eval_shape(lambda *args: fn(*args), *args)
   sizes = dict(jax.sharding.get_abstract_mesh().shape)
@@ -307,9 +322,9 @@ def _join(keypath) -> str:
 
 
 def _current_rules() -> dict[str, Any]:
-  if not has_mesh() or _rules.value == _NO_PRESET:
+  if not has_mesh():
     return _UNSHARDED
-  return PRESETS[_rules.value or _DEFAULT_PRESET]
+  return {**PRESETS[_rules.value.preset], **dict.fromkeys(_rules.value.whole)}
 
 
 def _stacked_axes(variable) -> tuple[str | None, ...]:

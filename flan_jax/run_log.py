@@ -153,7 +153,7 @@ def write_facts(workdir: Path, config, mesh, loader, state) -> None:
     'started': time.strftime('%Y-%m-%d %H:%M:%S %z'),
     'resumed_at_step': int(state.step),
   }
-  mixture = loader.statistics(num_windows=4)
+  mixture = loader.statistics(num_windows=4).to_json()
   for name, value in (('run', facts), ('mixture', mixture)):
     (workdir / f'{name}.json').write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
   print('  '.join(f'{k}: {v}' for k, v in facts.items() if k not in ('started',)))

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from flan_jax import checkpoints, guard, losses, optimizers, partitioning, run_log
+from flan_jax import checkpoints, losses, optimizers, partitioning, run_log
+from flan_jax import guard as guard_lib
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.models import transformer
@@ -97,7 +98,7 @@ class TrainConfig:
   loss: LossConfig = LossConfig()
   mesh: partitioning.MeshConfig = partitioning.MeshConfig()
   checkpoint: checkpoints.CheckpointConfig = checkpoints.CheckpointConfig()
-  guard: guard.GuardConfig = guard.GuardConfig()
+  guard: guard_lib.GuardConfig = guard_lib.GuardConfig()
   initial_checkpoint_path: str | None = None
   log_every_steps: int = 100
   evaluate_every_steps: int = 0
@@ -121,7 +122,7 @@ class TrainState:
   step: jax.Array
   model: transformer.Transformer
   opt_state: Any
-  guard: guard.GuardState
+  guard: guard_lib.GuardState
 
 
 def initialize(config: TrainConfig, key: jax.Array) -> TrainState:
@@ -131,7 +132,7 @@ def initialize(config: TrainConfig, key: jax.Array) -> TrainState:
     step=jnp.zeros((), jnp.int32),
     model=model,
     opt_state=config.optimizer.init(model),
-    guard=guard.GuardState.create(),
+    guard=guard_lib.GuardState.create(),
   )
 
 
@@ -157,7 +158,7 @@ def train_step(
   grads = jax.tree.map(lambda g: g / divisor, grads)
   grad_norm = optax.global_norm(grads)
   mean_loss = sums['loss'] / jnp.maximum(sums['weight'], 1e-9)
-  good, guard_state = guard.judge(state.guard, mean_loss, grad_norm, config.guard)
+  good, guard_state = guard_lib.judge(state.guard, mean_loss, grad_norm, config.guard)
 
   def update():
     updates, opt_state = config.optimizer.update(grads, state.opt_state, state.model)
@@ -228,7 +229,7 @@ def train(
 
   Raises:
     ValueError: Mesh, batch, cache, checkpoint and configuration do not fit; says how.
-    guard.DivergedError: Too many updates in a row were skipped.
+    guard_lib.DivergedError: Too many updates in a row were skipped.
     KeyboardInterrupt: SIGINT or SIGTERM came; the state was saved first.
   """
   workdir = Path(workdir)
@@ -254,9 +255,7 @@ def train(
     # ---- loop
     log = stack.enter_context(_open_log(config, workdir, loader, start))
     stop = stack.enter_context(_stop_requests())
-    batches = stack.enter_context(
-      contextlib.closing(loader.prefetch(start, rows, stop=config.steps))
-    )
+    batches = stack.enter_context(contextlib.closing(loader.prefetch(start, rows)))
     score = None
     if evaluate and start == 0:
       log.evaluation(0, evaluate, state.model)
@@ -271,17 +270,18 @@ def train(
         score = log.evaluation(step, evaluate, state.model).get('score')
       if last or stop or _due(step, config.checkpoint.save_every_steps):
         log.flush()
-        saved.save(
-          step,
-          state.model,
-          (state.opt_state, state.guard),
-          meta={
-            'data': loader.position(step),
-            'model': dataclasses.asdict(config.model),
-            'lengths': dict(config.data.lengths),
-          },
-          score=score,
-        )
+        with log.throughput.paused():
+          saved.save(
+            step,
+            state.model,
+            (state.opt_state, state.guard),
+            meta={
+              'data': loader.position(step),
+              'model': dataclasses.asdict(config.model),
+              'lengths': dict(config.data.lengths),
+            },
+            score=score,
+          )
         score = None
       if stop:
         saved.wait()
@@ -316,7 +316,7 @@ def _restore_or_initialize(config, saved, loader) -> TrainState:
   abstract = partitioning.abstract(create, key)
   step = saved.latest_intact()
   if step is not None:
-    loader.check_position(saved.meta(step)['data'], step)
+    loader.check_position(saved.meta(step)['data'])
     model, (opt_state, guard_state) = saved.restore(
       step, abstract.model, (abstract.opt_state, abstract.guard)
     )
@@ -329,7 +329,7 @@ def _restore_or_initialize(config, saved, loader) -> TrainState:
       model, _ = source.restore(step, abstract.model)
     print(f'Starting from the parameters in {folder / str(step)} with a fresh optimizer.')
     opt_state = jax.jit(config.optimizer.init)(model)
-    return TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard.GuardState.create())
+    return TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard_lib.GuardState.create())
   print('Starting from scratch.')
   return jax.jit(create)(key)
 
