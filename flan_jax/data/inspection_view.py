@@ -69,7 +69,8 @@ def summary(inspection: Inspection) -> list[str]:
   first = min(inspection.tasks, key=lambda task: task.steps_to_repeat)
   drawn = s.main + s.filler
   return [
-    f'{inspection.mixture}, split {inspection.split}: {len(inspection.tasks):,} tasks, '
+    f'{inspection.mixture}, split {inspection.split}: {len(inspection.tasks):,} '
+    f'{"task" if len(inspection.tasks) == 1 else "tasks"}, '
     f'{examples:,} examples, {tokens:,.0f} input and {targets:,.0f} target tokens '
     f'({inspection.vocabulary}).',
     f'A step of {inspection.batch_rows} rows of {inspection.limits["inputs"]}/'

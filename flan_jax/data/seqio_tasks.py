@@ -7,6 +7,7 @@ only the vocabulary of its features is replaced.
 
 import dataclasses
 import functools
+import glob
 import hashlib
 import inspect
 import json
@@ -31,6 +32,12 @@ def names() -> tuple[str, ...]:
   if seqio is None:
     return ()
   return (*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names())
+
+
+def task_names() -> tuple[str, ...]:
+  """Names of the tasks of SeqIO's registry."""
+  seqio = sys.modules.get('seqio')
+  return tuple(seqio.TaskRegistry.names()) if seqio else ()
 
 
 def find_mixture(name: str) -> Mixture | None:
@@ -175,8 +182,6 @@ def _files(source: Any, split: str) -> list[Path] | None:
   """Files of a file-based source; None for one of another kind."""
   if not hasattr(source, '_split_to_filepattern'):
     return None
-  import glob
-
   patterns = source._split_to_filepattern[split]
   patterns = [patterns] if isinstance(patterns, str) else list(patterns)
   return sorted(Path(path) for pattern in patterns for path in glob.glob(pattern))
