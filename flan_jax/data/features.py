@@ -51,10 +51,10 @@ def assemble(examples: RowExamples, *, limits: tuple[int, int], eos_id: int) -> 
   Returns:
     int32 arrays [rows, length], and decoder_loss_weights in float32.
   """
-  encoder = _Side(examples.inputs, examples.row_starts, limits[0])
-  decoder = _Side(examples.targets, examples.row_starts, limits[1])
-  inputs = encoder.tokens(examples.inputs, examples.ends_inputs, eos_id)
-  targets = decoder.tokens(examples.targets, examples.ends_targets, eos_id)
+  encoder = _Side(examples.row_starts, examples.inputs, limits[0])
+  decoder = _Side(examples.row_starts, examples.targets, limits[1])
+  inputs = encoder.tokens(examples.ends_inputs, eos_id)
+  targets = decoder.tokens(examples.ends_targets, eos_id)
   decoder_segments = decoder.spread(decoder.numbers)
   shifted = np.zeros_like(targets)
   shifted[1:] = targets[:-1]
@@ -78,9 +78,15 @@ def assemble(examples: RowExamples, *, limits: tuple[int, int], eos_id: int) -> 
 
 
 class _Side:
-  """Inputs or targets of all rows as one line of pieces: each row's examples, then its padding."""
+  """Inputs or targets of all rows as one line of pieces: each row's examples, then its padding.
 
-  def __init__(self, ids: Sequence[np.ndarray], row_starts: np.ndarray, length: int):
+  Everything is one concatenation or one repetition over that line, straight into int32: at 2,048
+  tokens a row, passes over memory are what a batch costs.
+  """
+
+  def __init__(self, row_starts: np.ndarray, ids: Sequence[np.ndarray], length: int):
+    self._size = (len(row_starts) - 1) * length
+    self._ids = ids
     self._row_ends = row_starts[1:] - row_starts[0]
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     ends = np.concatenate([[0], np.cumsum(lengths)])
@@ -90,6 +96,7 @@ class _Side:
     first = np.repeat(row_starts[:-1], np.diff(row_starts)) - row_starts[0]
     self.numbers = self.with_padding(np.arange(1, len(ids) + 1) - first)
     self._padding = np.zeros(length, np.uint16)
+    self._count = np.arange(length, dtype=np.int32)
 
   def with_padding(self, values: np.ndarray) -> np.ndarray:
     """One value for each piece: those of the examples, and 0 for the padding of each row."""
@@ -100,24 +107,26 @@ class _Side:
     return np.repeat(values, self.lengths)
 
   def positions(self) -> np.ndarray:
-    """Token's place in its example; 0 in padding."""
-    positions = np.arange(self.lengths.sum(), dtype=np.int32)
-    positions -= np.repeat(self.starts.astype(np.int32), self.lengths)
-    return positions * self.spread((self.numbers > 0).astype(np.int32))
+    """Each token's place in its example; 0 in padding."""
+    return self._join([self._count[: len(ids)] for ids in self._ids])
 
-  def tokens(self, ids: Sequence[np.ndarray], cut: np.ndarray, eos_id: int) -> np.ndarray:
+  def tokens(self, cut: np.ndarray, eos_id: int) -> np.ndarray:
     """All tokens in line, examples that were cut ending in EOS."""
+    tokens = self._join(self._ids)
+    ends = (self.starts + self.lengths)[self.numbers > 0]
+    tokens[ends[cut] - 1] = eos_id
+    return tokens
+
+  def _join(self, of_examples: Sequence[np.ndarray]) -> np.ndarray:
+    """One array of each example, in line with the padding between rows, int32."""
     pieces: list[np.ndarray] = []
     begin = 0
     padding = self.lengths[self.numbers == 0].tolist()
     for end, pad in zip(self._row_ends.tolist(), padding, strict=True):
-      pieces.extend(ids[begin:end])
+      pieces.extend(of_examples[begin:end])
       pieces.append(self._padding[:pad])
       begin = end
-    tokens = np.concatenate(pieces).astype(np.int32)
-    ends = (self.starts + self.lengths)[self.numbers > 0]
-    tokens[ends[cut] - 1] = eos_id
-    return tokens
+    return np.concatenate(pieces, out=np.empty(self._size, np.int32), casting='same_kind')
 
 
 def check_lengths(lengths: Mapping[str, int]) -> tuple[int, int]:

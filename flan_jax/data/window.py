@@ -62,10 +62,17 @@ class WindowPlan:
 
 @dataclasses.dataclass(frozen=True)
 class WindowSize:
-  """Rows of a window, a multiple of a step's, and its mean number of main draws."""
+  """How large windows are.
+
+  Attributes:
+    rows: rows of a window, a multiple of a step's.
+    draws: mean number of main draws of a window.
+    fill: share of the binding side that packing filled when tried; where to begin.
+  """
 
   rows: int
   draws: int
+  fill: float
 
 
 class WindowPlanner:
@@ -130,7 +137,9 @@ class WindowPlanner:
     draws, bounds, volumes = self._candidates(window, main)
     lengths = self._truncate(bounds)
     best, low, high = None, len(main), len(draws)
-    count = max(int(np.searchsorted(volumes, rows, side='right')), low)
+    # A row less than expected, so that the first packing mostly fits.
+    aim = (rows - 1) * self._size.fill
+    count = max(int(np.searchsorted(volumes, aim, side='right')), low)
     for _ in range(_MAX_ATTEMPTS):
       packed = packing.pack(lengths[:count], self._limits)
       if packed.num_rows <= rows:
@@ -188,7 +197,7 @@ def choose_size(
     batch_rows: rows of a step.
     pack: False puts one example in each row.
   """
-  rows_per_draw, deviation = 1.0, 0.0
+  rows_per_draw, deviation, fill = 1.0, 0.0, 1.0
   if pack:
     order = make_order(WINDOW_EXAMPLES)
     trials = [read_bounds(order.main(w)) for w in range(_TRIAL_WINDOWS)]
@@ -197,6 +206,7 @@ def choose_size(
     fractions = np.concatenate(lengths) / np.asarray(limits)
     rows_per_draw = used / len(fractions)
     binding = fractions[:, fractions.sum(axis=0).argmax()]
+    fill = float(binding.sum()) / used
     deviation = float(binding.std()) * rows_per_draw / float(binding.mean())
   steps = max(1, round(WINDOW_EXAMPLES * rows_per_draw / batch_rows))
   rows = steps * batch_rows
@@ -204,4 +214,5 @@ def choose_size(
   rounding = (num_tasks - 1) / 6 * rows_per_draw**2
   draws = rows / rows_per_draw
   margin = _MARGIN_SIGMAS * math.sqrt(draws * deviation**2 + rounding)
-  return WindowSize(rows=rows, draws=max(1, int((rows - margin) / rows_per_draw)))
+  draws = max(1, int((rows - margin) / rows_per_draw))
+  return WindowSize(rows=rows, draws=draws, fill=fill)
