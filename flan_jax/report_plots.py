@@ -1,0 +1,166 @@
+"""Small line and dot charts as inline SVG whose colours are CSS variables of the page.
+
+Charts keep their native width of about a phone, so their text has one size everywhere, and follow
+the reader's light or dark theme. Legends are HTML, made by the templates.
+"""
+
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+# Matplotlib needs colours, the page wants variables: these stand for each other.
+_VARIABLES = {
+  '#010101': 'var(--ink)',
+  '#020202': 'var(--muted)',
+  '#030303': 'var(--line)',
+  **{f'#0405{i:02d}': f'var(--series-{i})' for i in range(1, 9)},
+}
+_INK, _MUTED, _LINE = '#010101', '#020202', '#030303'
+NUM_COLOURS = 8
+_MAX_POINTS = 400
+_WIDTH, _HEIGHT = 360, 200  # points, and with the viewBox CSS pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """One line; `colour` is 1 to NUM_COLOURS. `low` and `high` make a band; markers mark points."""
+
+  label: str
+  x: Sequence[float]
+  y: Sequence[float]
+  colour: int
+  low: Sequence[float] | None = None
+  high: Sequence[float] | None = None
+  markers: bool = False
+
+
+def line_chart(
+  series: Sequence[Series], *, title: str, unit: str, percent: bool = False, log: bool = False
+) -> str:
+  """Draw `series` over steps as SVG.
+
+  Args:
+    series: At least one; points that are not finite leave gaps.
+    title: For readers who cannot see it.
+    unit: Of the vertical axis.
+    percent: Show a share of 0 to 1 as per cent, on an axis of 0 to 100%.
+    log: Logarithmic vertical axis, if all values are above 0.
+  """
+  figure, axes = _figure()
+  for one in series:
+    colour = f'#0405{one.colour:02d}'
+    x, y = thin(one.x, one.y)
+    if one.low is not None and one.high is not None:
+      axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.15, linewidth=0)
+    marker = 'o' if one.markers or len(x) == 1 else None
+    axes.plot(x, y, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
+  values = [v for one in series for v in one.y if math.isfinite(v)]
+  if log and values and min(values) > 0 and max(values) > 20 * min(values):
+    axes.set_yscale('log')
+  elif percent:
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f}%')
+  else:
+    axes.yaxis.set_major_formatter(_short)
+  axes.xaxis.set_major_formatter(_short)
+  axes.set_xlabel('step (updates)')
+  axes.set_ylabel(unit)
+  return _svg(figure, title)
+
+
+def dot_chart(
+  names: Sequence[str], values: Sequence[Sequence[float]], *, title: str, unit: str, colour: int
+) -> str:
+  """Draw a dot for each seed of each condition and a line through the means, as SVG."""
+  figure, axes = _figure()
+  shade = f'#0405{colour:02d}'
+  means = [sum(v) / len(v) if v else math.nan for v in values]
+  for i, seeds in enumerate(values):
+    axes.scatter([i] * len(seeds), seeds, s=16, facecolors='none', edgecolors=shade, linewidths=1)
+  axes.plot(range(len(names)), means, color=shade, linewidth=1.6, marker='o', markersize=5)
+  axes.set_xticks(range(len(names)), [name[:18] for name in names])
+  axes.set_xlim(-0.4, len(names) - 0.6)
+  axes.set_ylim(bottom=0)
+  axes.set_ylabel(unit)
+  return _svg(figure, title)
+
+
+def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+  """Return at most _MAX_POINTS points: means over equal parts of the sequence."""
+  size = -(-len(x) // _MAX_POINTS)
+  if size <= 1:
+    return list(x), list(y)
+  parts = [slice(i, i + size) for i in range(0, len(x), size)]
+  return [_mean(x[p]) for p in parts], [_mean(y[p]) for p in parts]
+
+
+def _mean(values: Sequence[float]) -> float:
+  return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _short(value: float, _: Any = None) -> str:
+  """1234567 -> '1.2M', 2000 -> '2k', 0.00100 -> '0.001'."""
+  for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if abs(value) >= size:
+      return f'{value / size:.4g}{letter}'
+  return f'{value:.4g}'
+
+
+def _figure():
+  import matplotlib.figure
+  from matplotlib import rc_context
+
+  settings = {
+    'font.size': 10,
+    'font.family': 'sans-serif',
+    'text.parse_math': False,  # a name may hold a dollar sign
+    'axes.edgecolor': _LINE,
+    'axes.labelcolor': _MUTED,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.formatter.use_mathtext': False,
+    'xtick.color': _LINE,
+    'ytick.color': _LINE,
+    'xtick.labelcolor': _MUTED,
+    'ytick.labelcolor': _MUTED,
+    'axes.grid': True,
+    'axes.grid.axis': 'y',
+    'grid.color': _LINE,
+    'grid.linewidth': 0.8,
+    'axes.axisbelow': True,
+    'xtick.major.size': 0,
+    'ytick.major.size': 0,
+    'lines.solid_capstyle': 'round',
+  }
+  with rc_context(settings):
+    figure = matplotlib.figure.Figure(
+      figsize=(_WIDTH / 72, _HEIGHT / 72), layout='constrained', facecolor='none'
+    )
+    axes = figure.add_subplot(facecolor='none')
+  axes.locator_params(axis='both', nbins=5)
+  return figure, axes
+
+
+def _svg(figure, title: str) -> str:
+  """The figure as an <svg> element with our colours and no ids that could meet another's."""
+  from html import escape
+
+  from matplotlib import rc_context
+
+  file = io.StringIO()
+  with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title, 'text.parse_math': False}):
+    figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+  text = file.getvalue()
+  text = text[text.index('<svg') :]
+  text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
+  text = re.sub(r'<style.*?</style>', '', text, flags=re.DOTALL)  # would style the whole page
+  text = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', '', text)  # groups that nothing refers to
+  text = re.sub(r' font-family: [^;"]*;', '', text)
+  for colour, variable in _VARIABLES.items():
+    text = text.replace(colour, variable)
+  label = escape(title, quote=True)
+  start = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+  return re.sub(r'^<svg[^>]*>', lambda _: start, text)
