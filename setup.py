@@ -51,11 +51,12 @@ EXTRAS = {
     'pytest>=8',
     'hypothesis>=6.100',
     'ruff>=0.9',
-    'pyright>=1.1.390',
+    'pyright[nodejs]>=1.1.390',  # brings its own Node.js
     'setuptools>=77',  # builds the wheel that a test installs
     'wheel',
+    'uv>=0.8',  # installs the lock, and makes it
   ],
-  # The programs that benchmarks/ measures us against. On Linux the CPU is enough.
+  # The programs that benchmarks/ measures us against; they run on the CPU.
   'bench': ['torch==2.13.0', 'transformers>=5.23,<5.24'],
 }
 
