@@ -13,7 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flan_jax.tasks.naming import listing, nearest
-from flan_jax.tasks.registry import is_instruction_task, seqio_wanted, task_names
+from flan_jax.tasks.registry import (
+  is_instruction_task,
+  register_tasks_with_seqio,
+  seqio_wanted,
+  task_names,
+)
 
 from flan_jax.data.mixture import ExamplesProportional, Member, Mixture, Rate
 
@@ -75,6 +80,16 @@ def export_mixture(name: str) -> Mixture:
       f'No mixture or task {name!r}.{nearest(name, known)} Mixtures: {listing(_MIXTURES)}.'
     )
   return found
+
+
+def register_with_seqio() -> None:
+  """Adds to SeqIO what was registered while FLAN_JAX_SEQIO was off; does nothing twice."""
+  import seqio
+
+  register_tasks_with_seqio()
+  for name, mixture in _MIXTURES.items():
+    if name not in seqio.MixtureRegistry.names():
+      _register(mixture)
 
 
 def mixture_names() -> tuple[str, ...]:

@@ -9,10 +9,11 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flan_jax.tasks.few_shot import FewShot
+from flan_jax.tasks.forms import forms_of
 from flan_jax.tasks.instruction import FORMAT, Fields, InstructionTask, TextExamples
 from flan_jax.tasks.lint import check_templates
 from flan_jax.tasks.naming import listing, nearest
@@ -128,7 +129,7 @@ def instruction_task(
     seed=seed,
   )
   cot = as_templates(cot_templates or (), f'cot_templates of {name!r}')
-  forms = _forms(base, cot, few_shot)
+  forms = forms_of(base, cot, few_shot)
   for form in forms:
     _check_name(form.name)
   _check_seqio(form.name for form in forms)
@@ -136,48 +137,6 @@ def instruction_task(
   for form in forms:
     _add(form)
   return tuple(form.name for form in forms)
-
-
-def _forms(
-  base: InstructionTask, cot: tuple[Template, ...], few_shot: FewShot | None
-) -> list[InstructionTask]:
-  """Returns the task in each form that its templates and splits allow."""
-  unseen = tuple(t for t in base.templates if t.held_out)
-  base = replace(base, templates=tuple(t for t in base.templates if not t.held_out))
-  forms = [base]
-  if cot:
-    after = base.postprocessor if base.postprocessor != 'identity' else 'cot_answer'
-    seen = tuple(t for t in cot if not t.held_out)
-    forms.append(
-      replace(base, name=f'{base.name}_cot', form='cot', templates=seen, postprocessor=after)
-    )
-  if few_shot and 'train' in base.splits:
-    forms += [
-      replace(
-        form,
-        name=f'{form.name}_fewshot',
-        form='cot_fewshot' if form.cot else 'fewshot',
-        few_shot=few_shot,
-      )
-      for form in tuple(forms)
-    ]
-  if 'validation' in base.splits:
-    for form, held_out in ((forms[0], unseen), (forms[1] if cot else None, _held_out(cot))):
-      if form and held_out:
-        forms.append(
-          replace(
-            form,
-            name=f'{form.name}_unseen_wordings',
-            form='cot_unseen_wordings' if form.cot else 'unseen_wordings',
-            templates=held_out,
-            splits=('validation',),
-          )
-        )
-  return forms
-
-
-def _held_out(templates: tuple[Template, ...]) -> tuple[Template, ...]:
-  return tuple(t for t in templates if t.held_out)
 
 
 def _check_name(name: str) -> None:
@@ -215,6 +174,16 @@ def seqio_wanted() -> bool:
   if os.environ.get('FLAN_JAX_SEQIO', 'on') == 'off':
     return False
   return importlib.util.find_spec('seqio') is not None
+
+
+def register_tasks_with_seqio() -> None:
+  """Adds to SeqIO the tasks that it does not have yet."""
+  import seqio
+  from flan_jax.tasks.preprocessors import register
+
+  for name, task in _TASKS.items():
+    if name not in seqio.TaskRegistry.names():
+      register(task)
 
 
 def get_task(name: str) -> InstructionTask:
