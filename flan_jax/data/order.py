@@ -89,9 +89,10 @@ class DrawOrder:
 
     With a prefix that makes the window (1 + f) times as long, each task has
     floor((1 + f) * quota + theta) draws in all, within one of what its rate asks. Theta is uniform
-    in [0, 1) over windows, given the main draws, so that no task gains in the long run. Fillers
-    are shuffled by permutations of their own: which window has how many depends on lengths, and
-    the epochs of the main draws must not.
+    in [0, 1) over windows, given the main draws, so that no task gains in the long run (but for
+    0.05 examples a window, as a prefix ends at a count and not at an f). Fillers are shuffled by
+    permutations of their own: how many a window has depends on lengths, and the epochs of the main
+    draws must not.
     """
     start = self.drawn_before(window)
     main = self.drawn_before(window + 1) - start
