@@ -7,15 +7,13 @@ broken data are told apart; only the former can be allowed.
 
 import contextlib
 import dataclasses
-import difflib
 import errno
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -25,68 +23,18 @@ from flan_jax.data.cache import (
   cache_vocabulary,
   check_name,
   initialize_cache,
-  is_finished,
-  read_manifest,
   remove_leftovers,
-  task_directory,
   write_json,
 )
 from flan_jax.data.mixture import Mixture
 from flan_jax.data.prepare_job import Job, run_job
+from flan_jax.data.prepare_plan import PrepareConfig, PrepareError, plan, splits_of
 from flan_jax.data.prepare_report import Display, lossy_warning, print_summary
-from flan_jax.data.tokenizing import SplitResult, result_of
+from flan_jax.data.tokenizing import SplitResult
 from flan_jax.data.vocabularies import Vocabulary, get_vocabulary
 from flan_jax.data.worker_pool import Event, run_jobs
 
-# Raised when the same task would give other tokens or other metadata than before.
-CODE = 1
-
-
-class PrepareError(ValueError):
-  """A preparation that cannot start, or that had to stop."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PrepareConfig:
-  """What to prepare, and how.
-
-  Attributes:
-    mixture: mixtures or tasks, comma separated.
-    cache_dir: folder of the cache; a cache has one vocabulary.
-    vocabulary: 'bytes' or the path of a SentencePiece model; None takes that of the cache, or
-      bytes for a new one.
-    splits: splits to prepare, of those that each task has.
-    tasks_modules: Python modules that register the tasks.
-    folders: folder name -> path, for the data whose place the tasks leave open (cot_dir).
-    workers: processes; None is one for each core.
-    skip_missing: go on without tasks whose data is not there. Broken data is never skipped.
-    seed: changes wordings and exemplars; 0 is what the tasks have registered.
-    max_examples: take only so many examples of each split, the first ones.
-    force: make again what is there already.
-    seqio: register the tasks with SeqIO as well (10 to 20 seconds a process), for modules whose
-      own SeqIO mixtures hold them.
-  """
-
-  mixture: str
-  cache_dir: str
-  vocabulary: str | None = None
-  splits: tuple[str, ...] = ('train', 'validation')
-  tasks_modules: tuple[str, ...] = catalogue.DEFAULT_MODULES
-  folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  workers: int | None = None
-  skip_missing: bool = False
-  seed: int = 0
-  max_examples: int | None = None
-  force: bool = False
-  seqio: bool = False
-
-  def __post_init__(self):
-    if self.workers is not None and self.workers < 1:
-      raise PrepareError(f'workers={self.workers} cannot prepare anything; use 1 or more.')
-    if self.max_examples is not None and self.max_examples < 1:
-      raise PrepareError(f'max_examples={self.max_examples} must be at least 1.')
-    if not self.splits:
-      raise PrepareError("splits is empty; name at least one, such as 'train'.")
+__all__ = ('PrepareConfig', 'PrepareError', 'PrepareResult', 'prepare')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +85,10 @@ def prepare(config: PrepareConfig, *, out: Console | None = None) -> PrepareResu
   if not mixtures:
     raise PrepareError(f'mixture={config.mixture!r} names nothing; give a mixture or a task.')
   tasks = tuple(dict.fromkeys(task for mixture in mixtures for task in mixture.task_names()))
-  splits = _splits_of(tasks, config.splits)
+  splits = splits_of(tasks, config.splits)
   vocabulary = _vocabulary(config)
   with _open_cache(config, vocabulary, tasks):
-    results, jobs = _plan(config, splits, vocabulary)
+    results, jobs = plan(config, splits, vocabulary)
     results |= _run(config, jobs, out)
     ordered = tuple(results[pair] for pair in splits)
     names = _write_mixtures(config, mixtures, ordered)
@@ -160,25 +108,6 @@ def _find(name: str) -> Mixture:
     known = (*catalogue.mixture_names(), *catalogue.task_names(), *seqio_tasks.names())
     raise PrepareError(catalogue.unknown('mixture or task', name, known))
   return found
-
-
-def _splits_of(tasks: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
-  """Lists (task, split) for the wanted splits that each task has."""
-  instruction = set(catalogue.task_names())
-  have = {
-    task: catalogue.info(task).splits if task in instruction else seqio_tasks.splits(task)
-    for task in tasks
-  }
-  known = sorted({split for splits in have.values() for split in splits})
-  for split in wanted:
-    if split not in known:
-      near = difflib.get_close_matches(split, known, n=1)
-      hint = f" Did you mean '{near[0]}'?" if near else ''
-      raise PrepareError(
-        f"None of the {len(tasks)} tasks has a split '{split}'.{hint} They have: "
-        f'{", ".join(known)}.'
-      )
-  return [(task, split) for task in tasks for split in wanted if split in have[task]]
 
 
 def _vocabulary(config: PrepareConfig) -> Vocabulary:
@@ -209,15 +138,22 @@ def _open_cache(
       raise PrepareError(
         f"Another `prepare` is writing the cache '{folder}'; wait for it or use another folder."
       ) from e
-    for task in tasks:
-      _remove_leftovers(task_directory(folder, task, 'train').parent)
-    for path in (*folder.glob('.*.*[0-9]'), *folder.glob('*/.*.*[0-9]')):
-      if path.is_file():  # a small file that was being replaced: .NAME.PROCESS
-        path.unlink(missing_ok=True)
+    _clear(folder, tasks)
     try:
       yield
     except OSError as e:
       raise PrepareError(_cannot_write(folder, e)) from e
+    finally:
+      _clear(folder, tasks)
+
+
+def _clear(folder: Path, tasks: Sequence[str]) -> None:
+  """Removes what writers left that died, before or in this run."""
+  for task in tasks:
+    _remove_leftovers(folder / 'tasks' / task)
+  for path in (*folder.glob('.*.*[0-9]'), *folder.glob('*/.*.*[0-9]')):
+    if path.is_file():  # a small file that was being replaced: .NAME.PROCESS
+      path.unlink(missing_ok=True)
 
 
 def _remove_leftovers(task_folder: Path) -> None:
@@ -226,67 +162,6 @@ def _remove_leftovers(task_folder: Path) -> None:
     # No lock file: its writer died between unlocking and renaming, or we hold it up for nothing.
     if not (partial / 'lock').exists():
       shutil.rmtree(partial, ignore_errors=True)
-
-
-def _plan(
-  config: PrepareConfig, splits: Sequence[tuple[str, str]], vocabulary: Vocabulary
-) -> tuple[dict[tuple[str, str], SplitResult], list[Job]]:
-  """Tells which splits are there, which cannot be had, and which are to be made."""
-  results: dict[tuple[str, str], SplitResult] = {}
-  jobs = []
-  instruction = set(catalogue.task_names())
-  for task, split in splits:
-    try:
-      check_name('task', task)
-      missing, info, made_of = _describe(task, split, task in instruction)
-      key = made_of and {
-        'task': made_of,
-        'vocabulary': vocabulary.fingerprint,
-        'seed': config.seed,
-        'max_examples': config.max_examples,
-        'code': CODE,
-      }
-    except (ValueError, OSError) as e:
-      results[task, split] = SplitResult(task, split, 'failed', str(e))
-      continue
-    if missing:
-      results[task, split] = SplitResult(task, split, 'missing', missing)
-    elif not config.force and is_finished(config.cache_dir, task, split, key=key):
-      results[task, split] = result_of(read_manifest(config.cache_dir, task, split), 'kept')
-    else:
-      jobs.append(
-        Job(
-          task=task,
-          split=split,
-          instruction=task in instruction,
-          key=key,
-          info=info,
-          cache_dir=str(config.cache_dir),
-          modules=tuple(config.tasks_modules),
-          seqio=config.seqio,
-          seed=config.seed,
-          max_examples=config.max_examples,
-        )
-      )
-  return results, jobs
-
-
-def _describe(
-  task: str, split: str, instruction: bool
-) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
-  """Returns (why the data is missing or '', manifest entries, what decides the content)."""
-  if not instruction:
-    missing = seqio_tasks.missing(task, split)
-    return missing, seqio_tasks.info(task), None if missing else seqio_tasks.key(task, split)
-  info = catalogue.info(task)
-  status = info.available()
-  if not status.available:
-    return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, None
-  entries = dataclasses.asdict(info)
-  for name in ('name', 'splits', 'seed'):
-    del entries[name]
-  entries['metrics'] = list(entries['metrics'])
-  return '', entries, catalogue.registry().cache_key(task, split)
 
 
 def _run(

@@ -86,6 +86,8 @@ def print_summary(results: Sequence[SplitResult], out=None) -> None:
   shown = results if len(results) <= _MOST_ROWS else [r for r in results if r not in well]
   if shown:
     print_table(out, _COLUMNS, (_cells(r) for r in shown))
+  for line in _messages(results):
+    out.print(line)
   totals = (
     sum(r.num_examples for r in well),
     sum(r.input_tokens for r in well),
@@ -119,7 +121,7 @@ def lossy_warning(results: Iterable[SplitResult], kind: str) -> str:
     lines.append(
       f'  {name_of(character)} becomes {name_of(lost.becomes)} in {counts[character]:,} of '
       f'{examples:,} examples of {len({r.task for r, _ in found[character]})} tasks, such as '
-      f"{result.task} '{visible(lost.example_id)}': {visible(lost.snippet)!s}"
+      f"{result.task} '{visible(lost.example_id)}': {visible(lost.snippet)}"
     )
   if len(order) > 10:
     lines.append(f'  and {len(order) - 10} more: {" ".join(visible(c) for c in order[10:40])}')
@@ -135,6 +137,18 @@ def name_of(text: str) -> str:
   return f"'{visible(text.strip())}'"
 
 
+def _messages(results: Iterable[SplitResult]) -> list[str]:
+  """Says each trouble once, before it the splits that have it."""
+  named: dict[tuple[str, str], list[str]] = {}
+  for result in results:
+    if result.message:
+      named.setdefault((result.status, result.message), []).append(f'{result.task} {result.split}')
+  return [
+    f'{status} {visible(", ".join(names))}: {visible(message)}'
+    for (status, message), names in named.items()
+  ]
+
+
 def _line(result: SplitResult) -> str:
   name = f'{visible(result.task)} {visible(result.split)}'
   if result.message:
@@ -148,7 +162,7 @@ def _line(result: SplitResult) -> str:
 def _cells(result: SplitResult) -> tuple[str, ...]:
   dropped = ', '.join(f'{count:,} {reason}' for reason, count in result.dropped.items())
   if result.status not in ('built', 'kept'):
-    return (result.task, result.split, '-', '-', '-', '', '', f'{result.status}: {result.message}')
+    return (result.task, result.split, '-', '-', '-', '', '', result.status)
   return (
     result.task,
     result.split,

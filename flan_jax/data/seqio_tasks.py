@@ -99,7 +99,7 @@ def key(name: str, split: str) -> dict[str, Any]:
   task = _task(name)
   return {
     'source': _source_fingerprint(task.source, split),
-    'code': [_code_of(step) for step in task.preprocessors],
+    'code': [code_of(step) for step in task.preprocessors],
     'features': {n: [f.add_eos, str(f.dtype)] for n, f in sorted(task.output_features.items())},
   }
 
@@ -200,7 +200,7 @@ def _source_fingerprint(source: Any, split: str) -> Any:
   if builder is not None:
     return [builder.info.full_name, split]
   function = getattr(source, '_dataset_fn', None)
-  return [type(source).__name__, _code_of(function) if function else repr(source)]
+  return [type(source).__name__, code_of(function) if function else repr(source)]
 
 
 def _file_hash(path: Path) -> str:
@@ -208,11 +208,11 @@ def _file_hash(path: Path) -> str:
     return 'sha256:' + hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _code_of(function: Any) -> str:
+def code_of(function: Any) -> str:
   """Names a function by its text and the arguments bound to it, so that an edit is seen."""
   if isinstance(function, functools.partial):
     bound = repr((function.args, sorted(function.keywords.items())))
-    return f'{_code_of(function.func)} {_digest(bound)}'
+    return f'{code_of(function.func)} {_digest(bound)}'
   try:
     text = inspect.getsource(function)
   except (OSError, TypeError):

@@ -118,7 +118,7 @@ class LossyCounter:
   def _survives(self, character: str) -> bool:
     # Between letters, since SentencePiece may add or drop blanks at the ends of a text.
     decoded = self._vocabulary.decode(self._vocabulary.encode(f'a{character}b'))
-    if character == ' ' or decoded.replace(' ', '') == f'a{character}b':
+    if character in decoded:
       self._faithful.add(character)
       return True
     self._becomes[character] = decoded.removeprefix('a').removesuffix('b')

@@ -1,0 +1,170 @@
+"""What `prepare` has to do: its configuration, and which splits are there, missing or to be made.
+
+A split is kept when its key equals the one that its cache was made with: the content of the data,
+how it is read, wordings, vocabulary, seed and code.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax.data import catalogue, seqio_tasks
+from flan_jax.data.cache import check_name, is_finished, read_manifest
+from flan_jax.data.prepare_job import Job
+from flan_jax.data.tokenizing import SplitResult, result_of
+from flan_jax.data.vocabularies import Vocabulary
+
+# Raised when the same task would give other tokens or other metadata than before.
+CODE = 1
+
+# Of a source: moving a file does not change what is read from it.
+_WHERE_NOT_WHAT = ('path', 'data_dir', 'licence', 'how_to_get')
+
+
+class PrepareError(ValueError):
+  """A preparation that cannot start, or that had to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+  """What to prepare, and how.
+
+  Attributes:
+    mixture: mixtures or tasks, comma separated.
+    cache_dir: folder of the cache; a cache has one vocabulary.
+    vocabulary: 'bytes' or the path of a SentencePiece model; None takes that of the cache, or
+      bytes for a new one.
+    splits: splits to prepare, of those that each task has.
+    tasks_modules: Python modules that register the tasks.
+    folders: folder name -> path, for the data whose place the tasks leave open (cot_dir).
+    workers: processes; None is one for each core.
+    skip_missing: go on without tasks whose data is not there. Broken data is never skipped.
+    seed: changes wordings and exemplars; 0 is what the tasks have registered.
+    max_examples: take only so many examples of each split, the first ones.
+    force: make again what is there already.
+    seqio: register the tasks with SeqIO as well (10 to 20 seconds a process), for modules whose
+      own SeqIO mixtures hold them.
+  """
+
+  mixture: str
+  cache_dir: str
+  vocabulary: str | None = None
+  splits: tuple[str, ...] = ('train', 'validation')
+  tasks_modules: tuple[str, ...] = catalogue.DEFAULT_MODULES
+  folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  workers: int | None = None
+  skip_missing: bool = False
+  seed: int = 0
+  max_examples: int | None = None
+  force: bool = False
+  seqio: bool = False
+
+  def __post_init__(self):
+    if self.workers is not None and self.workers < 1:
+      raise PrepareError(f'workers={self.workers} cannot prepare anything; use 1 or more.')
+    if self.max_examples is not None and self.max_examples < 1:
+      raise PrepareError(f'max_examples={self.max_examples} must be at least 1.')
+    if not self.splits:
+      raise PrepareError("splits is empty; name at least one, such as 'train'.")
+
+
+def splits_of(tasks: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+  """Lists (task, split) for the wanted splits that each task has.
+
+  Raises:
+    PrepareError: a split that no task has.
+  """
+  instruction = set(catalogue.task_names())
+  have = {
+    task: catalogue.info(task).splits if task in instruction else seqio_tasks.splits(task)
+    for task in tasks
+  }
+  known = sorted({split for splits in have.values() for split in splits})
+  for split in wanted:
+    if split not in known:
+      near = difflib.get_close_matches(split, known, n=1)
+      hint = f" Did you mean '{near[0]}'?" if near else ''
+      raise PrepareError(
+        f"None of the {len(tasks)} tasks has a split '{split}'.{hint} They have: "
+        f'{", ".join(known)}.'
+      )
+  return [(task, split) for task in tasks for split in wanted if split in have[task]]
+
+
+def plan(
+  config: PrepareConfig, splits: Sequence[tuple[str, str]], vocabulary: Vocabulary
+) -> tuple[dict[tuple[str, str], SplitResult], list[Job]]:
+  """Returns the splits that need no work (there, missing, broken) and jobs for the others."""
+  results: dict[tuple[str, str], SplitResult] = {}
+  jobs = []
+  instruction = set(catalogue.task_names())
+  for task, split in splits:
+    try:
+      check_name('task', task)
+      missing, info, made_of = _describe(task, split, task in instruction)
+      key = made_of and {
+        'task': made_of,
+        'vocabulary': vocabulary.fingerprint,
+        'seed': config.seed,
+        'max_examples': config.max_examples,
+        'code': CODE,
+      }
+    except (ValueError, OSError) as e:
+      results[task, split] = SplitResult(task, split, 'failed', str(e))
+      continue
+    if missing:
+      results[task, split] = SplitResult(task, split, 'missing', missing)
+    elif not config.force and is_finished(config.cache_dir, task, split, key=key):
+      results[task, split] = result_of(read_manifest(config.cache_dir, task, split), 'kept')
+    else:
+      jobs.append(
+        Job(
+          task=task,
+          split=split,
+          instruction=task in instruction,
+          key=key,
+          info=info,
+          cache_dir=str(config.cache_dir),
+          modules=tuple(config.tasks_modules),
+          seqio=config.seqio,
+          seed=config.seed,
+          max_examples=config.max_examples,
+        )
+      )
+  return results, jobs
+
+
+def _describe(
+  task: str, split: str, instruction: bool
+) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+  """Returns (why the data is missing or '', manifest entries, what decides the content)."""
+  if not instruction:
+    missing = seqio_tasks.missing(task, split)
+    return missing, seqio_tasks.info(task), None if missing else seqio_tasks.key(task, split)
+  info = catalogue.info(task)
+  status = info.available()
+  if not status.available:
+    return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, None
+  entries = dataclasses.asdict(info)
+  for name in ('name', 'splits', 'seed'):
+    del entries[name]
+  entries['metrics'] = list(entries['metrics'])
+  made_of = catalogue.registry().cache_key(task, split)
+  return '', entries, {**made_of, 'reading': _reading(catalogue.registry().get_task(task))}
+
+
+def _reading(task: Any) -> dict[str, Any]:
+  """Names how rows become fields: columns and the like, and the text of a fields= function."""
+  fields = task.fields
+  return {
+    'fields': seqio_tasks.code_of(fields) if callable(fields) else repr(fields),
+    'sources': {
+      split: {
+        field.name: repr(getattr(source, field.name))
+        for field in dataclasses.fields(source)
+        if field.name not in _WHERE_NOT_WHAT and not callable(getattr(source, field.name))
+      }
+      for split, source in task.sources.items()
+    },
+  }
