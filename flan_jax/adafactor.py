@@ -85,19 +85,22 @@ class Adafactor:
         slots[path]['m'] = _zeros(param)
     return AdafactorState(step=jnp.zeros((), jnp.int32), slots=slots)
 
-  def update(self, grads: dict, state: AdafactorState, params: dict, axes: dict, learning_rate):
-    """The updates to add to `params`, by path, and the state after them."""
+  def update(
+    self, grads: dict, state: AdafactorState, params: dict, axes: dict, *, learning_rate, scale
+  ) -> tuple[dict, AdafactorState]:
+    """The updates to add to `params`, by path, of the gradients times `scale`; the next state."""
     count = (state.step - self.step_offset).astype(jnp.float32) + 1.0
     decay = 1.0 - count**-self.decay_rate
     updates, slots = {}, {}
     for path, param in params.items():
       layout = self.layout(path, param.shape, axes[path])
+      old = state.slots[path]
       grad = grads[path].astype(jnp.float32)
-      direction, new = _precondition(grad, state.slots[path], layout, decay)
-      step = direction * (learning_rate * self._size(direction, param, layout))
+      new, factors = _second_moment(grad, scale, old, layout, decay)
+      size = scale * learning_rate * self._size(grad, scale, factors, param, layout)
+      step = _product(grad, factors) * size
       if self.momentum is not None:
-        step = self.momentum * state.slots[path]['m'] + (1.0 - self.momentum) * step
-        new['m'] = step
+        step = new['m'] = self.momentum * old['m'] + (1.0 - self.momentum) * step
       weight_decay = self._weight_decay(learning_rate)
       updates[path] = -step if weight_decay is None else -step - weight_decay * param
       slots[path] = new
@@ -123,14 +126,15 @@ class Adafactor:
     factored = size >= self.min_dim_size_to_factor
     return Layout(averaged, row, column) if factored else Layout(averaged)
 
-  def _size(self, direction, param, layout):
+  def _size(self, grad, scale, factors, param, layout):
     """Parameter scale over update clipping: one number a layer, its dimensions kept as 1."""
     size = jnp.float32(1.0)
     if self.multiply_by_parameter_scale:
-      scale = _root_mean_square(param.astype(jnp.float32), layout.averaged)
-      size = jnp.maximum(scale, _LEAST_SCALE)
+      rms = _root_mean_square(param.astype(jnp.float32), layout.averaged)
+      size = jnp.maximum(rms, _LEAST_SCALE)
     if self.clipping_threshold is not None:
-      rms = _root_mean_square(direction, layout.averaged)
+      direction = _product(*_apart(grad, factors))
+      rms = scale * _root_mean_square(direction, layout.averaged)
       size = size / jnp.maximum(1.0, rms / self.clipping_threshold)
     return size
 
@@ -142,21 +146,37 @@ class Adafactor:
     return rate * learning_rate**self.weight_decay_exponent
 
 
-def _precondition(grad, slots, layout, decay):
-  """The gradient over the root of its mean square, and the new slots."""
-  square = jnp.square(grad) + _LEAST_SQUARE
+def _apart(x, use):
+  """Returns `x` and `use`, made different arrays in XLA's eyes from `x` used elsewhere.
+
+  What two reductions share, such as the squares of the gradient, XLA writes to memory, and on a
+  CPU that takes four times as long as reading the gradient once more for each.
+  """
+  return jax.lax.optimization_barrier((x, use))
+
+
+def _product(grad, factors):
+  for factor in factors:
+    grad = grad * factor
+  return grad
+
+
+def _second_moment(grad, scale, slots, layout, decay):
+  """The new slots, and the factors that divide a gradient by the root of its mean square."""
 
   def average(slot, dims):
-    return decay * slots[slot] + (1.0 - decay) * jnp.mean(square, axis=dims)
+    grad_apart, old = _apart(grad, slots[slot])
+    square = jnp.mean(jnp.square(grad_apart), axis=dims)
+    return decay * old + (1.0 - decay) * (jnp.square(scale) * square + _LEAST_SQUARE)
 
   if not layout.row:
-    v = decay * slots['v'] + (1.0 - decay) * square
-    return grad * jax.lax.rsqrt(v), {'v': v}
-  new = {'v_row': average('v_row', layout.column), 'v_col': average('v_col', layout.row)}
-  v_row = jnp.expand_dims(new['v_row'], layout.column)
-  row = jax.lax.rsqrt(v_row / jnp.mean(v_row, axis=layout.row, keepdims=True))
-  column = jax.lax.rsqrt(jnp.expand_dims(new['v_col'], layout.row))
-  return grad * row * column, new
+    v = average('v', ())
+    return {'v': v}, (jax.lax.rsqrt(v),)
+  v_row, v_col = average('v_row', layout.column), average('v_col', layout.row)
+  row = jnp.expand_dims(v_row, layout.column)
+  row = jax.lax.rsqrt(row / jnp.mean(row, axis=layout.row, keepdims=True))
+  column = jax.lax.rsqrt(jnp.expand_dims(v_col, layout.row))
+  return {'v_row': v_row, 'v_col': v_col}, (row, column)
 
 
 def _root_mean_square(x, dims):

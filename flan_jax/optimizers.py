@@ -98,8 +98,9 @@ def adafactor(
     min_dim_size_to_factor=min_dim_size_to_factor,
   )
 
-  def update(grads, state, params, axes):
-    return rule.update(grads, state, params, axes, schedule(state.step))
+  def update(grads, state, params, axes, scale):
+    rate = schedule(state.step)
+    return rule.update(grads, state, params, axes, learning_rate=rate, scale=scale)
 
   return _by_path(rule.init, update, schedule, clip_global_norm, axes)
 
@@ -141,7 +142,8 @@ def adamw(
   def init(params, axes):
     return rule(params, axes).init(params)
 
-  def update(grads, state, params, axes):
+  def update(grads, state, params, axes, scale):
+    grads = {path: scale * grad for path, grad in grads.items()}
     return rule(params, axes).update(grads, state, params)
 
   return _by_path(init, update, schedule, clip_global_norm, axes)
@@ -201,17 +203,17 @@ def named_schedule(name: str, *args, **settings) -> Schedule:
 
 def _by_path(init, update, schedule, clip_global_norm, axes) -> Optimizer:
   """Lets functions of {path: array} and {path: axes} work on a pytree of parameters."""
-  clip = optax.clip_by_global_norm(clip_global_norm) if clip_global_norm is not None else None
 
   def init_tree(params):
     return init(_flatten(params), _axes(params, axes))
 
   def update_tree(grads, state, params):
-    grads = _flatten(grads)
-    if clip is not None:
-      grads, _ = clip.update(grads, clip.init(grads))
-    updates, state = update(grads, state, _flatten(params), _axes(params, axes))
-    leaves = [updates[path] for path in _flatten(params)]
+    scale = 1.0
+    if clip_global_norm is not None:
+      scale = jnp.minimum(1.0, clip_global_norm / optax.tree.norm(grads))
+    named = _flatten(params)
+    updates, state = update(_flatten(grads), state, named, _axes(params, axes), scale)
+    leaves = [updates[path] for path in named]
     return jax.tree.unflatten(jax.tree.structure(params), leaves), state
 
   return Optimizer(init_tree, update_tree, schedule)
