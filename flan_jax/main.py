@@ -82,6 +82,18 @@ def load_run(
   return Resolved(run, values, gin.operative_config_str())
 
 
+def model_parameters(path: Path) -> int:
+  """How many parameters the MODEL of a gin file has."""
+  from flan_jax.models import config
+
+  gin.clear_config()
+  gin.parse_config_file(str(path), print_includes_and_imports=False)
+  gin.parse_config(
+    'from __gin__ import dynamic_registration\nfrom flan_jax import main\nmain.Run.train = %MODEL'
+  )
+  return config.parameter_count(gin.get_configurable(Run)().train)
+
+
 def _find_file(name: str, folders: Sequence[str]) -> Path:
   for folder in folders:
     path = Path(folder, os.path.expanduser(name))
@@ -250,6 +262,8 @@ def console(argv: Sequence[str] | None = None) -> int:
       return programs.version()
     if args.verb == 'train':
       return programs.train(args, load_run(args.gin_file, _bindings(args, bindings), _paths(args)))
+    if args.verb == 'list':
+      return programs.list_things(args, gin_folder(), model_parameters)
     return getattr(programs, args.verb)(args)
   except (command_line.UsageError, ConfigError) as e:
     return _fail(e, 2, show_traceback)

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import flan_jax
@@ -48,6 +49,19 @@ def doctor(args: Namespace) -> int:
   return status
 
 
+def list_things(args: Namespace, gin_folder: Path, parameter_count: Callable) -> int:
+  """Lists tasks, mixtures, models or recipes."""
+  from flan_jax import listing
+
+  listing.list_things(
+    listing.ListConfig(
+      args.kind, gin_folder, folders=_folders(args), as_json=args.json, **_modules(args)
+    ),
+    parameter_count=parameter_count,
+  )
+  return 0
+
+
 def train(args: Namespace, resolved) -> int:
   """Trains with the configuration that main.py resolved; writes the report at the end."""
   from flan_jax import console, report
@@ -56,9 +70,8 @@ def train(args: Namespace, resolved) -> int:
   from flan_jax.evaluation import evaluator
 
   rows = [(name, v['value'], v['source']) for name, v in resolved.values.items()]
-  console.print_table(
-    [console.Column('setting'), console.Column('value'), console.Column('from')], rows
-  )
+  columns = [console.Column(title) for title in ('setting', 'value', 'from')]
+  console.print_table(console.console(), columns, rows)
   if args.dry_run:
     return 0
   run, workdir = resolved.run, Path(args.workdir)
@@ -150,16 +163,11 @@ def evaluate(args: Namespace) -> int:
     (task.task, task.cluster, str(task.examples), task.headline, f'{task.score.value:.1f}')
     for task in result.tasks.values()
   ]
-  console.print_table(
-    [
-      console.Column('task'),
-      console.Column('cluster'),
-      console.Column('examples', right=True),
-      console.Column('metric'),
-      console.Column('score', right=True),
-    ],
-    rows,
-  )
+  columns = [
+    console.Column(title, right=title in ('examples', 'score'))
+    for title in ('task', 'cluster', 'examples', 'metric', 'score')
+  ]
+  console.print_table(console.console(), columns, rows)
   for name, group in result.mixtures.items():
     print(f'{name}: {group.score.value:.1f}')
   if args.out:
@@ -244,4 +252,4 @@ def _modules(args: Namespace) -> dict[str, tuple[str, ...]]:
 
 
 def _folders(args: Namespace) -> dict[str, str]:
-  return {'FLAN_JAX_COT_DIR': args.cot_dir} if args.cot_dir else {}
+  return {'cot_dir': args.cot_dir} if args.cot_dir else {}
