@@ -96,14 +96,24 @@ def _training_charts(data: report_data.RunData) -> list[Chart]:
   if not any(key in line for line in lines for key in packed):
     packed = {'packed': 'fuller side'}
   charts = [
-    _chart('Loss', losses, unit='nats per token', log=True),
-    _chart(f'Loss by collection{more}', _series(lines, names), unit='nats per token', log=True),
-    _chart('Learning rate', _series(lines, {'learning_rate': 'learning rate'}), unit='per update'),
-    _chart('Gradient norm', _series(lines, {'grad_norm': 'norm'}), unit='global L2 norm', log=True),
+    _chart('Loss', losses, unit='nats per token', scale='log'),
+    _chart(f'Loss by collection{more}', _series(lines, names), unit='nats per token', scale='log'),
     _chart(
-      'Throughput', _series(lines, {'tokens_per_second': 'tokens'}), unit='real tokens per second'
+      'Learning rate',
+      _series(lines, {'learning_rate': 'learning rate'}),
+      unit='per update',
+      scale='zero',
     ),
-    _chart('Packed share', _series(lines, packed), unit='positions filled', percent=True),
+    _chart(
+      'Gradient norm', _series(lines, {'grad_norm': 'norm'}), unit='global L2 norm', scale='log'
+    ),
+    _chart(
+      'Throughput',
+      _series(lines, {'tokens_per_second': 'tokens'}),
+      unit='real tokens per second',
+      scale='zero',
+    ),
+    _chart('Packed share', _series(lines, packed), unit='positions filled', scale='percent'),
   ]
   return [chart for chart in charts if chart]
 
@@ -143,7 +153,7 @@ def _score_charts(evaluations: Sequence[EvaluationResult]) -> list[Chart]:
       high=[score.value if score.high is None else score.high for _, score in points],
       markers=True,
     )
-    charts.append(_chart(name, [series], unit='score (0 to 100)'))
+    charts.append(_chart(name, [series], unit='score (0 to 100)', scale='score'))
   return charts
 
 

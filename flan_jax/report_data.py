@@ -125,6 +125,8 @@ def _read_metrics(path: Path, missing: list[str]) -> list[dict[str, Any]]:
       lines.append({**numbers, 'step': int(line['step']), 'kind': str(line['kind'])})
     except (ValueError, KeyError, TypeError, AttributeError):
       torn.append(number)
+  if not lines and not torn:
+    missing.append('metrics.jsonl is empty: no training curves.')
   if torn:
     shown = ', '.join(map(str, torn[:5])) + (' ...' if len(torn) > 5 else '')
     missing.append(

@@ -38,6 +38,11 @@ def shown(text: Any, limit: int = _MAX_TEXT) -> str:
   return f'{text} … ({rest:,} more characters)' if rest > 0 else text
 
 
+def breakable(name: Any) -> markupsafe.Markup:
+  """Return a name, escaped, that may wrap after its underscores."""
+  return markupsafe.escape(shown(name)).replace('_', markupsafe.Markup('_<wbr>'))
+
+
 def _symbol(character: str) -> str:
   if character.isprintable() or character in '\n\u200c\u200d\u00a0\u3000\u202f':
     return character
@@ -59,6 +64,7 @@ def render(template: str, **values: Any) -> str:
     finalize=lambda value: value if isinstance(value, markupsafe.Markup) else shown(value),
   )
   environment.filters['shown'] = lambda text, limit: markupsafe.escape(shown(text, limit))
+  environment.filters['breakable'] = breakable
   style = (Path(__file__).parent / 'templates' / 'style.css').read_text(encoding='utf-8')
   made = f'flan_jax {flan_jax.__version__}, {time.strftime("%Y-%m-%d %H:%M")}'
   return environment.get_template(template).render(

@@ -37,17 +37,15 @@ class Series:
   markers: bool = False
 
 
-def line_chart(
-  series: Sequence[Series], *, title: str, unit: str, percent: bool = False, log: bool = False
-) -> str:
+def line_chart(series: Sequence[Series], *, title: str, unit: str, scale: str = 'auto') -> str:
   """Draw `series` over steps as SVG.
 
   Args:
     series: At least one; points that are not finite leave gaps.
     title: For readers who cannot see it.
     unit: Of the vertical axis.
-    percent: Show a share of 0 to 1 as per cent, on an axis of 0 to 100%.
-    log: Logarithmic vertical axis, if all values are above 0.
+    scale: Of the vertical axis: 'auto'; 'zero', starting there; 'score', 0 to 100; 'percent', a
+      share of 0 to 1 as per cent; 'log', if all values are above 0 and far apart.
   """
   figure, axes = _figure()
   for one in series:
@@ -58,13 +56,16 @@ def line_chart(
     marker = 'o' if one.markers or len(x) == 1 else None
     axes.plot(x, y, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
   values = [v for one in series for v in one.y if math.isfinite(v)]
-  if log and values and min(values) > 0 and max(values) > 20 * min(values):
+  axes.yaxis.set_major_formatter(_short)
+  if scale == 'log' and values and min(values) > 0 and max(values) > 20 * min(values):
     axes.set_yscale('log')
-  elif percent:
+  elif scale == 'percent':
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f}%')
-  else:
-    axes.yaxis.set_major_formatter(_short)
+  elif scale == 'score':
+    axes.set_ylim(0, 102)
+  elif scale == 'zero':
+    axes.set_ylim(0, 1.1 * max([v for v in values if v > 0], default=1.0))
   axes.xaxis.set_major_formatter(_short)
   axes.set_xlabel('step (updates)')
   axes.set_ylabel(unit)
@@ -83,7 +84,7 @@ def dot_chart(
   axes.plot(range(len(names)), means, color=shade, linewidth=1.6, marker='o', markersize=5)
   axes.set_xticks(range(len(names)), [name[:18] for name in names])
   axes.set_xlim(-0.4, len(names) - 0.6)
-  axes.set_ylim(bottom=0)
+  axes.set_ylim(0, 102)
   axes.set_ylabel(unit)
   return _svg(figure, title)
 
@@ -114,7 +115,7 @@ def _figure():
   from matplotlib import rc_context
 
   settings = {
-    'font.size': 10,
+    'font.size': 11,
     'font.family': 'sans-serif',
     'text.parse_math': False,  # a name may hold a dollar sign
     'axes.edgecolor': _LINE,
@@ -157,7 +158,8 @@ def _svg(figure, title: str) -> str:
   text = text[text.index('<svg') :]
   text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
   text = re.sub(r'<style.*?</style>', '', text, flags=re.DOTALL)  # would style the whole page
-  text = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', '', text)  # groups that nothing refers to
+  used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
+  text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else '', text)
   text = re.sub(r' font-family: [^;"]*;', '', text)
   for colour, variable in _VARIABLES.items():
     text = text.replace(colour, variable)
