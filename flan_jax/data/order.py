@@ -90,7 +90,7 @@ class DrawOrder:
     With a prefix that makes the window (1 + f) times as long, each task has
     floor((1 + f) * quota + theta) draws in all, within one of what its rate asks. Theta is uniform
     in [0, 1) over windows, given the main draws, so that no task gains in the long run (but for
-    0.05 examples a window, as a prefix ends at a count and not at an f). Fillers are shuffled by
+    under 0.1 example a window, as a prefix ends at a count and not at an f). Fillers have
     permutations of their own: how many a window has depends on lengths, and the epochs of the main
     draws must not.
     """

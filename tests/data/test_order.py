@@ -128,7 +128,7 @@ def test_fillers_keep_the_rates_in_the_long_run():
   for window in range(0, windows * 7, 7):
     totals += count(order.fillers(window, 3), 5)
   # Ending at a number of fillers instead of a moment favours a task by up to 0.05 examples a
-  # window, here as in windows of thousands; five standard deviations of the mean are 0.05.
+  # window here; five standard deviations of the mean are 0.05.
   assert np.abs(totals / windows - 3 * rates).max() < 0.1
 
 
