@@ -4,6 +4,6 @@ Installed as `flan_jax.tasks`; importing it registers every shipped task, withou
 The core of flan_jax never imports this package: `prepare` imports the module that the user names.
 """
 
-from flan_jax.tasks import cot
+from flan_jax.tasks import cot, demo
 
-__all__ = ['cot']
+__all__ = ['cot', 'demo']
