@@ -226,8 +226,8 @@ def _render(
       RenderedExample(
         id=metadata.get('id', str(index)),
         template=metadata.get('template', ''),
-        inputs=vocabulary.decode(inputs[: limits['inputs']].tolist()),
-        targets=vocabulary.decode(targets[: limits['targets']].tolist()),
+        inputs=vocabulary.decode(_kept(inputs, limits['inputs'])),
+        targets=vocabulary.decode(_kept(targets, limits['targets'])),
         answer=str(metadata.get('answer', '')),
         input_tokens=len(inputs),
         target_tokens=len(targets),
@@ -236,6 +236,11 @@ def _render(
       )
     )
   return tuple(rendered)
+
+
+def _kept(ids: np.ndarray, limit: int) -> list[int]:
+  """What the loader keeps of an example: of one too long, the last place is for EOS."""
+  return ids.tolist() if len(ids) <= limit else ids[: limit - 1].tolist()
 
 
 def _choose(task: cache.TaskCache, count: int) -> list[int]:

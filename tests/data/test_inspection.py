@@ -11,6 +11,7 @@ import pytest
 from flan_jax.console import console
 from flan_jax.data.cache import TaskCacheWriter, initialize_cache
 from flan_jax.data.inspection import InspectConfig, InspectError, examine, inspect
+from flan_jax.data.loader import Loader
 from flan_jax.data.mixture import ExamplesProportional, Mixture
 from flan_jax.data.vocabularies import ByteVocabulary
 
@@ -113,12 +114,27 @@ def test_examples_are_what_the_model_sees_beside_the_answer(cache):
   inspection = examine(config(cache, examples=2))
   (long,) = (task for task in inspection.tasks if task.name == 'long')
   for example in long.examples:
-    assert example.targets == '1 2 3 4 5 6 7 8 '
+    assert example.targets == '1 2 3 4 5 6 7 8'
     assert example.answer.startswith('the answer 1 2 3 4 5 6 7 8 9')
     assert example.lost_target_tokens in (2, 19)
   for task in inspection.tasks:  # different templates first
     assert {example.template for example in task.examples} == {'a', 'b'}
   assert all(not task.examples for task in examine(config(cache, examples=0)).tasks)
+
+
+def test_rendered_texts_are_among_those_that_the_loader_hands_to_the_model(cache):
+  inspection = examine(config(cache, examples=2))
+  loader = Loader(str(cache), 'all', lengths=LENGTHS, batch_rows=8, seed=0)
+  seen, vocabulary = set(), ByteVocabulary()
+  for step in range(60):
+    batch = loader.batch(step)
+    for tokens, segments in zip(
+      batch['decoder_target_tokens'], batch['decoder_segment_ids'], strict=True
+    ):
+      for segment in range(1, segments.max() + 1):
+        seen.add(vocabulary.decode(tokens[segments == segment]))
+  rendered = {example.targets for task in inspection.tasks for example in task.examples}
+  assert len(rendered) == 3 and rendered <= seen
 
 
 def test_steps_until_a_task_is_drawn_whole_are_those_of_the_loader(cache):
