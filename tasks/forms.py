@@ -24,7 +24,7 @@ def forms_of(
         base, name=f'{base.name}_cot', form='cot', templates=_trained_on(cot), postprocessor=after
       )
     )
-  if few_shot and 'train' in base.splits:
+  if few_shot:
     forms += [
       replace(
         form,

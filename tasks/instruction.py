@@ -129,9 +129,12 @@ class TextExamples:
     self.dropped = Counter()
     task = self.task
     seen: set[int] = set()
-    prompts = _Prompts(task) if task.few_shot else None
+    prompts = _Prompts(task, task.few_shot) if task.few_shot else None
+    # Row numbers are unique as they are; named rows cost some 60 bytes each to check.
+    named = any(source.id_field for source in task.sources.values())
     for row in task.rows(self.split, self.dropped):
-      _check_id(row, seen)
+      if named:
+        _check_id(row, seen)
       template = choose(task.templates, task.name, row.id, task.seed)
       inputs, targets = template.render(row.fields, row.place)
       example = {
@@ -152,10 +155,11 @@ class TextExamples:
 class _Prompts:
   """Draws exemplars for the examples of one pass; holds the pool of train rows."""
 
-  def __init__(self, task: InstructionTask):
+  def __init__(self, task: InstructionTask, few_shot: FewShot):
     self.task = task
-    self.pool = list(islice(task.rows('train'), task.few_shot.pool))
-    self.layouts = task.few_shot.layouts()
+    self.few_shot = few_shot
+    self.pool = list(islice(task.rows('train'), few_shot.pool))
+    self.layouts = few_shot.layouts()
     self.count = token_counter()
 
   def add_exemplars(self, example: dict[str, Any], template: Template) -> None:
@@ -164,7 +168,7 @@ class _Prompts:
     A question too long for even one exemplar keeps its zero-shot form, and says so in `shots`:
     leaving it out would bias the task towards short questions.
     """
-    few_shot, key = self.task.few_shot, (self.task.name, example['id'], self.task.seed)
+    few_shot, key = self.few_shot, (self.task.name, example['id'], self.task.seed)
 
     def skip(index: int) -> bool:
       # The same question may stand in the data twice, so ids alone would let it through.
@@ -210,7 +214,7 @@ def clean(value: Any) -> Any:
 
 
 def _check_id(row: Row, seen: set[int]) -> None:
-  """Refuses an id that came before; 28 bytes a row are kept for it."""
+  """Refuses an id that came before."""
   mark = hash(row.id)
   if mark in seen:
     raise DataError(

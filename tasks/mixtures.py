@@ -5,6 +5,7 @@ SeqIO. The arithmetic itself is in flan_jax.data.mixture; mixtures that others r
 SeqIO are exported too.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import numbers
@@ -143,12 +144,7 @@ def _register(mixture: Mixture) -> None:
   def rate_of(rate: Rate):
     if not isinstance(rate, ExamplesProportional):
       return float(rate)
-    return functools.partial(
-      seqio.mixing_rate_num_examples,
-      maximum=rate.maximum,
-      temperature=rate.temperature,
-      scale=rate.scale,
-    )
+    return functools.partial(seqio.mixing_rate_num_examples, **dataclasses.asdict(rate))
 
   seqio.MixtureRegistry.add(
     mixture.name, [(member.name, rate_of(member.rate)) for member in mixture.members]

@@ -85,7 +85,7 @@ def default_vocabulary() -> ChosenVocabulary:
   return ChosenVocabulary()
 
 
-def output_features() -> dict[str, seqio.Feature]:
+def output_features() -> dict[str, Any]:
   """Returns the features of all instruction tasks: int32 inputs and targets that end in EOS."""
   vocabulary = default_vocabulary()
   return {

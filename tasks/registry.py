@@ -108,6 +108,11 @@ def instruction_task(
       f'Task {name!r}: splits={splits} cuts validation from train, but the source has '
       f'{listing(sources)}; leave out one of the two.'
     )
+  if few_shot is not None and 'train' not in sources:
+    raise ValueError(
+      f'Task {name!r}: few_shot draws exemplars from train, but the source has only '
+      f'{listing(sources)}; add a train split or leave few_shot out.'
+    )
   metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
   for metric in metrics:
     get_metric(metric)

@@ -31,10 +31,15 @@ class Availability(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(abc.ABC):
-  """The rows of one split; `how_to_get` tells a person what to do when they are not here."""
+  """The rows of one split.
+
+  how_to_get: what a person must do when they are not here. id_field: the field that names a row;
+  without one its line or row number does.
+  """
 
   licence: str = ''
   how_to_get: str = ''
+  id_field: str | None = None
 
   @abc.abstractmethod
   def rows(self) -> Iterator[Row]:

@@ -23,14 +23,15 @@ Numbered = Iterator[tuple[int, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class FileSource(Source):
-  """Rows of one file. `id_field` names the rows; without it their line numbers do."""
+  """Rows of one file."""
 
   path: str | os.PathLike | FileInFolder
-  id_field: str | None = None
 
   def location(self) -> Path:
     """Returns the file's path, asking for its folder if that is named later."""
-    return self.path.path() if isinstance(self.path, FileInFolder) else Path(self.path).expanduser()
+    if isinstance(self.path, str | os.PathLike):
+      return Path(self.path).expanduser()
+    return self.path.path()
 
   @abc.abstractmethod
   def _read(self, path: Path) -> Numbered: ...
@@ -123,7 +124,6 @@ class GeneratorSource(Source):
   fn: Callable[[str], Iterable[Mapping[str, Any]]]
   splits: tuple[str, ...] = ('train', 'validation')
   version: str = '1'
-  id_field: str | None = None
 
   def rows(self) -> Iterator[Row]:
     if len(self.splits) != 1:
@@ -164,7 +164,6 @@ class TFDS(Source):
   id: str
   split: str = 'train'
   data_dir: str | os.PathLike | None = None
-  id_field: str | None = None
 
   def __post_init__(self):
     if ':' not in self.id:
@@ -192,7 +191,7 @@ class TFDS(Source):
     builder = self._builder()
     # One shard after the other, or the order would depend on how TFDS interleaves them.
     dataset = builder.as_dataset(
-      split=self.split,
+      split=self.split,  # pyright: ignore[reportCallIssue] TFDS's decorator hides the signature
       shuffle_files=False,
       read_config=tfds.ReadConfig(interleave_cycle_length=1),
     )

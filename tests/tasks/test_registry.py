@@ -268,6 +268,12 @@ def test_unknown_metrics_postprocessors_and_double_splits_are_refused():
     source={'train': JSONL('x'), 'validation': JSONL('y')},
     splits=HashSplit(),
   )
+  refused(
+    ValueError,
+    'few_shot draws exemplars from train, but the source has only test',
+    source={'test': JSONL('x')},
+    few_shot=FewShot(2),
+  )
   refused(ValueError, 'A source is one of', source='a.jsonl')
 
 
