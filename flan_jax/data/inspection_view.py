@@ -119,7 +119,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _template() -> str:
-  file = importlib.resources.files('flan_jax.data') / 'inspection.html.j2'
+  file = importlib.resources.files('flan_jax.data') / 'inspection.html'
   return file.read_text(encoding='utf-8')
 
 
