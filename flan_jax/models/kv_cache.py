@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from flan_jax.partitioning import out
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +39,11 @@ class KVCache:
 
   def reorder(self, index: jax.Array) -> 'KVCache':
     """Takes rows `index` [new batch], as beams do; rows may repeat or go."""
-
-    def rows(x, axis):
-      return jnp.take(x, index, axis=axis)
-
-    return dataclasses.replace(
-      self,
-      key=rows(self.key, 1),
-      value=rows(self.value, 1),
-      cross_key=rows(self.cross_key, 1),
-      cross_value=rows(self.cross_value, 1),
-      encoder_segment_ids=rows(self.encoder_segment_ids, 0),
-    )
+    rows = jnp.asarray(index)
+    layout = out('layers', 'batch', 'kv_length', 'act_heads', None)
+    moved = {
+      name: getattr(self, name).at[:, rows].get(out_sharding=layout)
+      for name in ('key', 'value', 'cross_key', 'cross_value')
+    }
+    segment_ids = self.encoder_segment_ids.at[rows].get(out_sharding=out('batch', 'kv_length'))
+    return dataclasses.replace(self, encoder_segment_ids=segment_ids, **moved)

@@ -23,7 +23,7 @@ from flan_jax.models.layers import (
   parameter,
   truncated_normal,
 )
-from flan_jax.partitioning import out, shard
+from flan_jax.partitioning import out, shard, whole
 
 # Logit of the rows that only pad the vocabulary. Finite, so that 0 x it is 0 in a loss.
 UNUSED_LOGIT = -1e9
@@ -195,8 +195,9 @@ class Transformer(nnx.Module):
     shape += (config.num_kv_heads, config.head_dim)
     layout = out('layers', 'batch', 'kv_length', 'act_heads', None)
     empty = jnp.zeros(shape, config.dtype, out_sharding=layout)
+    segment_ids = shard(encoder_segment_ids, 'batch', 'kv_length')
     position = jnp.zeros((), jnp.int32)
-    return KVCache(empty, empty, cross_key, cross_value, encoder_segment_ids, position)
+    return KVCache(empty, empty, cross_key, cross_value, segment_ids, position)
 
   def decode_step(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """One more token of each row.
@@ -209,20 +210,20 @@ class Transformer(nnx.Module):
     Returns:
       Logits of the tokens that follow, float32 [batch, padded_vocab_size], and the new cache.
     """
-    positions = jnp.arange(cache.max_length)
-    visible = (positions <= cache.position)[None, None, :]
-    ones = jnp.ones((tokens.shape[0], 1), jnp.int32, out_sharding=out('batch', None))
-    context = Context(
-      mask=jnp.broadcast_to(visible, (1, 1, cache.max_length)),
-      bias=self.decoder.relative_bias(cache.position[None], positions),
-      cross_mask=attention_mask(ones, (cache.encoder_segment_ids > 0).astype(jnp.int32)),
-      position=cache.position,
-    )
-    layers = {name: getattr(cache, name) for name in ('key', 'value', 'cross_key', 'cross_value')}
-    x = self.token_embedding(tokens[:, None])
-    x, updated = self.decoder(x, context, cache=layers)
-    cache = dataclasses.replace(cache, **updated, position=cache.position + 1)
-    return jnp.squeeze(self._logits(x), axis=1), cache
+    with whole('length'):  # here it is 1
+      positions = jnp.arange(cache.max_length)
+      context = Context(
+        mask=(positions <= cache.position)[None, None, :],
+        bias=self.decoder.relative_bias(cache.position[None], positions),
+        cross_mask=(cache.encoder_segment_ids > 0)[:, None, :],
+        position=cache.position,
+      )
+      names = ('key', 'value', 'cross_key', 'cross_value')
+      layers = {name: getattr(cache, name) for name in names}
+      x = self.token_embedding(tokens[:, None])
+      x, updated = self.decoder(x, context, cache=layers)
+      logits = jnp.squeeze(self._logits(x), axis=1)
+    return logits, dataclasses.replace(cache, **updated, position=cache.position + 1)
 
   def _run(self, stack, tokens, context, ends, dropout_key):
     """Embeds tokens and takes them through a stack, with dropout of shapes `ends` around it."""
