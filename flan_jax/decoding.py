@@ -1,0 +1,263 @@
+"""Answers from a model: greedy, sampled or by beam search, and the likelihood of given answers.
+
+All share the model's one key/value cache and stop when every row has ended. Text, vocabularies
+and batching of prompts are left to the callers; beam search itself is in beam_search.py.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax import beam_search, losses
+from flan_jax.partitioning import shard
+
+STRATEGIES = ('greedy', 'sample', 'beam')
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+  """How answers are generated.
+
+  Attributes:
+    max_length: most tokens of an answer, its EOS included.
+    strategy: 'greedy' takes the likeliest token, 'sample' draws one, 'beam' keeps `num_beams`
+      answers and returns the best.
+    temperature: of 'sample', divides the logits; 0 is greedy.
+    top_k: of 'sample', draws among so many of the likeliest tokens; 0 is all.
+    top_p: of 'sample', draws among the fewest likeliest tokens that have this probability
+      together, after top_k; 1 is all.
+    num_beams: of 'beam', answers kept.
+    length_penalty: of 'beam', alpha of ((5 + tokens) / 6) ** alpha, by which log-likelihoods are
+      divided; 0 is none, T5 uses 0.6.
+    num_samples: answers returned for each row: draws, or the best of the beams.
+    eos_id: the token that ends an answer.
+  """
+
+  max_length: int
+  strategy: str = 'greedy'
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+  num_beams: int = 4
+  length_penalty: float = 0.6
+  num_samples: int = 1
+  eos_id: int = 1
+
+  def __post_init__(self):
+    if self.strategy not in STRATEGIES:
+      close = difflib.get_close_matches(str(self.strategy), STRATEGIES, n=1)
+      hint = f' Did you mean {close[0]!r}?' if close else ''
+      raise ValueError(
+        f'No decoding strategy {self.strategy!r}.{hint} Choose one of: {", ".join(STRATEGIES)}.'
+      )
+    for name, least in (('max_length', 1), ('num_beams', 1), ('num_samples', 1), ('top_k', 0)):
+      value = getattr(self, name)
+      if type(value) is not int or value < least:
+        raise ValueError(f'{name}={value!r} must be a whole number of {least} or more.')
+    for name in ('temperature', 'length_penalty'):
+      if not 0 <= getattr(self, name) < math.inf:
+        raise ValueError(f'{name}={getattr(self, name)} must be a number of 0.0 or more.')
+    if not 0 < self.top_p <= 1:
+      raise ValueError(f'top_p={self.top_p} must be above 0.0 and at most 1.0, which is all.')
+    if self.strategy == 'greedy' and self.num_samples > 1:
+      raise ValueError(
+        f"num_samples={self.num_samples} with strategy='greedy' would repeat one answer; "
+        "use strategy='sample' or 'beam'."
+      )
+    if self.strategy == 'beam' and self.num_samples > self.num_beams:
+      raise ValueError(
+        f'num_samples={self.num_samples} is more than num_beams={self.num_beams}; '
+        f'use at most {self.num_beams}, or more beams.'
+      )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """Answers, best first for beams.
+
+  Attributes:
+    tokens: int32 [batch, num_samples, max_length], EOS included, then 0.
+    scores: float32 [batch, num_samples], the log-likelihood of the tokens under the model itself
+      (temperature 1, all tokens); of finished beams, over the length penalty.
+  """
+
+  tokens: jax.Array
+  scores: jax.Array
+
+
+def generate(
+  model: Any, batch: Mapping[str, Any], config: DecodeConfig, *, key: jax.Array | None = None
+) -> Decoded:
+  """Generate answers to a batch of prompts.
+
+  A row's answer depends on its own prompt only, not on the rows beside it, on padding or on its
+  place; so do its draws, which follow from the key, the prompt and the number of the sample.
+  Rows without any prompt, which fill up a batch, get tokens 0 and score 0 and cost no steps.
+
+  Args:
+    model: a Transformer, or whatever has its `encode`, `start_decoding` and `decode_step`.
+    batch: encoder_input_tokens int32 [batch, length]; encoder_segment_ids of the same shape, 1
+      for tokens and 0 for padding, from the tokens if absent. One prompt a row.
+    config: strategy and limits.
+    key: PRNG key for strategy 'sample'.
+
+  Returns:
+    Decoded.
+
+  Raises:
+    ValueError: if the vocabulary is too small for the strategy, rows are packed, or 'sample'
+      has no key.
+  """
+  vocab_size = model.config.vocab_size
+  wanted = 2 * config.num_beams if config.strategy == 'beam' else config.top_k
+  if wanted > vocab_size:
+    name = 'num_beams' if config.strategy == 'beam' else 'top_k'
+    raise ValueError(
+      f'{name}={getattr(config, name)} needs {wanted} tokens and the vocabulary has {vocab_size}; '
+      f'use at most {vocab_size // 2 if name == "num_beams" else vocab_size}.'
+    )
+  sampled = config.strategy == 'sample' and config.temperature > 0
+  if sampled and key is None:
+    raise ValueError("strategy='sample' needs a PRNG key; give key=jax.random.key(seed).")
+  tokens = batch['encoder_input_tokens']
+  segment_ids = batch.get('encoder_segment_ids')
+  if segment_ids is None:
+    segment_ids = (tokens > 0).astype(tokens.dtype)
+  if isinstance(segment_ids, np.ndarray) and segment_ids.max(initial=0) > 1:
+    row = int(np.argmax(segment_ids.max(axis=1) > 1))
+    raise ValueError(
+      f'Row {row} of the batch packs {segment_ids[row].max()} prompts; generate needs one a row: '
+      'load the batch with pack=False.'
+    )
+  return _generate(
+    model, jnp.asarray(tokens), jnp.asarray(segment_ids), key if sampled else None, config
+  )
+
+
+def score(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+  """Return the log-likelihood of the targets of each row, float32 [batch].
+
+  Args:
+    model: a Transformer.
+    batch: all features of an encoder-decoder batch; decoder_loss_weights say what counts.
+  """
+  features = {name: jnp.asarray(value) for name, value in batch.items() if name in _SCORED}
+  return _score(model, features)
+
+
+_SCORED = (
+  'encoder_input_tokens',
+  'encoder_segment_ids',
+  'decoder_input_tokens',
+  'decoder_target_tokens',
+  'decoder_segment_ids',
+  'decoder_loss_weights',
+)
+
+
+@jax.jit
+def _score(model, batch):
+  logits, targets = model(batch), batch['decoder_target_tokens']
+  sums = losses.cross_entropy(logits, targets, batch['decoder_loss_weights'])
+  return -jnp.sum(sums.token_loss, axis=1)
+
+
+@partial(jax.jit, static_argnames='config')
+def _generate(model, tokens, segment_ids, key, config):
+  tokens, segment_ids = shard(tokens, 'batch', 'length'), shard(segment_ids, 'batch', 'length')
+  encoded = model.encode({'encoder_input_tokens': tokens, 'encoder_segment_ids': segment_ids})
+  cache = model.start_decoding(encoded, segment_ids, config.max_length)
+  empty = ~shard(jnp.any(segment_ids > 0, axis=1), 'batch')
+  copies = config.num_beams if config.strategy == 'beam' else config.num_samples
+  if copies > 1:
+    cache = cache.reorder(jnp.arange(empty.shape[0] * copies) // copies)
+  if config.strategy == 'beam':
+    found = beam_search.search(model, cache, empty, config)
+    return Decoded(found[0][:, : config.num_samples], found[1][:, : config.num_samples])
+  keys = None if key is None else _row_keys(key, tokens, segment_ids, copies)
+  answers, scores = _sample(model, cache, _repeat(empty, copies), keys, config)
+  batch = empty.shape[0]
+  return Decoded(answers.reshape(batch, copies, -1), scores.reshape(batch, copies))
+
+
+def _sample(model, cache, ended, keys, config):
+  """One token after the other, the likeliest or a drawn one: tokens [rows, length], scores."""
+  rows = ended.shape[0]
+
+  def unfinished(state):
+    step, _, _, ended, _ = state
+    return (step < config.max_length) & jnp.any(~ended)
+
+  def advance(state):
+    step, answers, scores, ended, cache = state
+    last = jnp.sum(jnp.where(jnp.arange(config.max_length) == step - 1, answers, 0), axis=1)
+    logits, cache = model.decode_step(last, cache)
+    if keys is None:
+      token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    else:
+      token = _draw(shard(logits, 'batch', None), _uniform(keys, step), config)
+    # Not a gather, as the vocabulary may be sharded.
+    chosen = jnp.where(jnp.arange(logits.shape[-1]) == token[:, None], logits, 0.0)
+    likelihood = jnp.sum(chosen, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
+    token = jnp.where(ended, 0, token)
+    answers = jnp.where(jnp.arange(config.max_length) == step, token[:, None], answers)
+    scores = scores + jnp.where(ended, 0.0, likelihood)
+    return step + 1, answers, scores, ended | (token == config.eos_id), cache
+
+  answers = shard(jnp.zeros((rows, config.max_length), jnp.int32), 'batch', None)
+  scores = shard(jnp.zeros(rows, jnp.float32), 'batch')
+  state = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), answers, scores, ended, cache))
+  return state[1], state[2]
+
+
+def _draw(logits, uniform, config):
+  """One token [rows] of each row's logits [rows, vocab], where `uniform` [rows] in [0, 1) falls."""
+  # The highest becomes 0, so that no temperature is low enough to overflow.
+  logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / config.temperature
+  order = None
+  if config.top_k or config.top_p < 1:
+    logits, order = jax.lax.top_k(logits, config.top_k or logits.shape[-1])
+  probability = jax.nn.softmax(logits, axis=-1)
+  if config.top_p < 1:
+    before = jnp.cumsum(probability, axis=-1) - probability
+    probability = jnp.where(before < config.top_p, probability, 0.0)
+  mass = jnp.cumsum(probability, axis=-1)
+  point = uniform[:, None] * mass[:, -1:]
+  # Where rounding puts the point at the very end, no token is beyond it: then take the first.
+  point = jnp.where(point < mass[:, -1:], point, 0.0)
+  drawn = jnp.argmax(mass > point, axis=-1).astype(jnp.int32)
+  if order is None:
+    return drawn
+  return jnp.sum(jnp.where(jnp.arange(order.shape[-1]) == drawn[:, None], order, 0), axis=-1)
+
+
+def _row_keys(key, tokens, segment_ids, copies):
+  """A key for each row and copy, [batch * copies], from the prompt and not from its place."""
+  # A polynomial of the tokens, to which padding adds nothing, modulo 2 ** 32.
+  powers = jnp.cumprod(jnp.full(tokens.shape[1], 0x01000193, jnp.uint32))
+  words = jnp.where(segment_ids > 0, tokens.astype(jnp.uint32) + 1, 0)
+  prompts = shard(jnp.sum(words * powers, axis=1, dtype=jnp.uint32), None)
+  row_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.repeat(prompts, copies))
+  return jax.vmap(jax.random.fold_in)(row_keys, jnp.arange(len(row_keys)) % copies)
+
+
+def _uniform(keys, step):
+  """One number in [0, 1) for each row's key and this step."""
+
+  def draw(key):
+    return jax.random.uniform(jax.random.fold_in(key, step))
+
+  return shard(jax.vmap(draw)(keys), 'batch')
+
+
+def _repeat(x, copies):
+  """[batch] -> [batch * copies], laid on the mesh as rows are."""
+  return shard(jnp.repeat(shard(x, None), copies), 'batch')
