@@ -95,9 +95,10 @@ def build_cache(cache_dir: pathlib.Path, num_tasks: int) -> None:
   if mixture_name(num_tasks) in list_mixtures(cache_dir):
     return
   pool = np.random.default_rng(0).integers(3, 259, 1 << 20).astype(np.uint16)
+  there = cache.list_tasks(cache_dir, 'train')
   for task in range(num_tasks):
     name = f'task_{task:04d}'
-    if name in cache.list_tasks(cache_dir, 'train'):
+    if name in there:
       continue
     rng = np.random.default_rng([1, task])
     size = int(np.exp(rng.uniform(np.log(100), np.log(MAX_EXAMPLES))))

@@ -1,4 +1,4 @@
-"""Reads the token cache: one task's split at a time, through memory maps, refusing what is damaged.
+"""Reads the token cache: one task's split at a time, refusing what is damaged.
 
 The layout is in cache_layout.py and the writer in cache_writer.py; their public names are here too,
 so that users import one module. What the tokens mean is prepare's concern.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from flan_jax.data.cache_layout import (
   DATA_FILES,
+  HEADER_BYTES,
   CacheError,
   CacheInfo,
+  array_header,
   cache_vocabulary,
   check_name,
   file_digest,
@@ -29,6 +32,7 @@ from flan_jax.data.cache_layout import (
   read_json,
   read_manifest,
   task_directory,
+  token_dtype,
   write_json,
 )
 from flan_jax.data.cache_writer import TaskCacheWriter, remove_leftovers
@@ -54,20 +58,23 @@ __all__ = (
 
 
 class TaskCache:
-  """One task's split through memory maps. Opening reads no tokens."""
+  """One task's split. Offsets are mapped; tokens are read where they are asked for.
 
-  def __init__(self, directory: pathlib.Path, manifest: dict[str, Any]):
+  Mapped tokens would count as this process's memory, gigabytes of them after some thousand rows,
+  and a failing disk would be SIGBUS instead of an error.
+  """
+
+  def __init__(self, directory: str, manifest: dict[str, Any], info: CacheInfo):
     self.directory = directory
     self.manifest = manifest
     self.task: str = manifest['task']
     self.split: str = manifest['split']
     self.num_examples: int = manifest['num_examples']
-    self.tokens = self._open('tokens.npy')
-    self.offsets = self._open('offsets.npy')
-    if len(self.offsets) != 2 * self.num_examples + 1:
-      raise self._damaged(
-        'offsets.npy', f'has {len(self.offsets):,} offsets for {self.num_examples:,} examples'
-      )
+    self._dtype = token_dtype(info.size)
+    self._tokens = self._open(
+      'tokens.npy', self._dtype, manifest['input_tokens'] + manifest['target_tokens']
+    )
+    self.offsets = self._map('offsets.npy', 2 * self.num_examples + 1)
 
   @classmethod
   def open(
@@ -93,7 +100,7 @@ class TaskCache:
     """
     info = info or read_cache_info(cache_dir)
     manifest = manifest or read_manifest(cache_dir, task, split)
-    directory = task_directory(cache_dir, task, split)
+    directory = os.path.join(cache_dir, 'tasks', task, split)
     if manifest.get('vocabulary') != info.fingerprint:
       raise CacheError(
         f"Task '{task}' split '{split}' was tokenised with vocabulary "
@@ -101,8 +108,8 @@ class TaskCache:
         f'{info.fingerprint}; prepare the task again.'
       )
     for name in DATA_FILES:
-      _check_size(directory / name, manifest)
-    return cls(directory, manifest)
+      _check_size(os.path.join(directory, name), manifest)
+    return cls(directory, manifest, info)
 
   def input_lengths(self) -> np.ndarray:
     """Lengths of all inputs in tokens, EOS included, int64 [num_examples]."""
@@ -115,14 +122,30 @@ class TaskCache:
   def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of one example, each ending in EOS."""
     self._check_index(index)
-    start, middle, end = self.offsets[2 * index : 2 * index + 3]
-    return np.array(self.tokens[start:middle]), np.array(self.tokens[middle:end])
+    start, middle, end = self.offsets[2 * index : 2 * index + 3].tolist()
+    tokens = self.read_tokens(start, end)
+    return tokens[: middle - start], tokens[middle - start :]
+
+  def read_tokens(self, start: int, end: int) -> np.ndarray:
+    """Tokens by offset, uint16 or uint32 [end - start].
+
+    Raises:
+      CacheError: the file cannot be read or has become shorter.
+    """
+    size = self._dtype.itemsize
+    try:
+      data = os.pread(self._tokens.fileno(), (end - start) * size, HEADER_BYTES + start * size)
+    except OSError as e:
+      raise self._damaged('tokens.npy', f'cannot be read ({e.strerror})') from e
+    if len(data) != (end - start) * size:
+      raise self._damaged('tokens.npy', 'has become shorter')
+    return np.frombuffer(data, self._dtype)
 
   def metadata(self, index: int) -> dict[str, Any]:
     """What prepare kept beside the tokens of one example: id, template, answer ..."""
     self._check_index(index)
     start, end = self._metadata_offsets[index : index + 2]
-    with open(self.directory / 'metadata.jsonl', 'rb') as f:
+    with open(os.path.join(self.directory, 'metadata.jsonl'), 'rb') as f:
       f.seek(int(start))
       line = f.read(int(end - start))
     try:
@@ -137,13 +160,13 @@ class TaskCache:
       CacheError: a file differs from what was written.
     """
     for name in DATA_FILES:
-      found = file_digest(self.directory / name)
+      found = file_digest(pathlib.Path(self.directory, name))
       if found != self.manifest['files'][name]['blake2b']:
         raise self._damaged(name, 'differs from its checksum')
 
   @functools.cached_property
   def _metadata_offsets(self) -> np.ndarray:
-    return self._open('metadata_offsets.npy')
+    return self._map('metadata_offsets.npy', self.num_examples + 1)
 
   def _check_index(self, index: int) -> None:
     if not 0 <= index < self.num_examples:
@@ -151,24 +174,36 @@ class TaskCache:
         f"Example {index} of task '{self.task}' does not exist; it has {self.num_examples:,}."
       )
 
-  def _open(self, name: str) -> np.ndarray:
-    path = self.directory / name
-    if self.manifest['files'][name].get('shape') == [0]:  # an empty file cannot be mapped
-      return np.load(path)
+  def _open(self, name: str, dtype: np.dtype, length: int) -> BinaryIO:
+    """Opens an array's file after comparing its header with what the manifest implies."""
     try:
-      # A plain array over the map: slicing numpy.memmap itself costs ten times as much.
-      return np.asarray(np.load(path, mmap_mode='r'))
+      file = open(os.path.join(self.directory, name), 'rb', buffering=0)
     except OSError as e:
-      raise CacheError(
-        f"'{path}' cannot be opened: {e.strerror}. Each task keeps two files open; "
-        'raise the limit with `ulimit -n`.'
-      ) from e
-    except ValueError as e:
-      raise self._damaged(name, f'is no NumPy file ({e})') from e
+      raise self._not_opened(name, e) from e
+    if file.read(HEADER_BYTES) != array_header(dtype, length):
+      raise self._damaged(name, f'does not begin as {length:,} numbers of type {dtype.name}')
+    return file
+
+  def _map(self, name: str, length: int) -> np.ndarray:
+    """Maps an array of offsets; the map keeps the file open."""
+    dtype = np.dtype('<i8')
+    with self._open(name, dtype, length) as file:
+      try:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+      except OSError as e:
+        raise self._not_opened(name, e) from e
+    return np.frombuffer(mapped, dtype, offset=HEADER_BYTES)
+
+  def _not_opened(self, name: str, error: OSError) -> CacheError:
+    return CacheError(
+      f"'{os.path.join(self.directory, name)}' cannot be opened: {error.strerror}. Each task keeps "
+      'two files open; raise the limit with `ulimit -n`.'
+    )
 
   def _damaged(self, name: str, problem: str) -> CacheError:
+    path = os.path.join(self.directory, name)
     return CacheError(
-      f"Task '{self.task}' split '{self.split}' is damaged: '{self.directory / name}' {problem}; "
+      f"Task '{self.task}' split '{self.split}' is damaged: '{path}' {problem}; "
       f"delete '{self.directory}' and run `flan-jax prepare` again."
     )
 
@@ -184,15 +219,16 @@ def is_finished(
   return manifest.get('key') == json.loads(json.dumps(key))
 
 
-def _check_size(path: pathlib.Path, manifest: dict[str, Any]) -> None:
-  want = manifest['files'][path.name]['bytes']
+def _check_size(path: str, manifest: dict[str, Any]) -> None:
+  folder, name = os.path.split(path)
+  want = manifest['files'][name]['bytes']
   try:
-    have = path.stat().st_size
+    have = os.stat(path).st_size
   except FileNotFoundError:
     have = None
   if have != want:
     found = 'is missing' if have is None else f'has {have:,} bytes'
     raise CacheError(
       f"Task '{manifest['task']}' split '{manifest['split']}' is damaged: '{path}' {found}, the "
-      f"manifest says {want:,} bytes; delete '{path.parent}' and run `flan-jax prepare` again."
+      f"manifest says {want:,} bytes; delete '{folder}' and run `flan-jax prepare` again."
     )

@@ -12,11 +12,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
 import re
 from typing import Any
+
+import numpy as np
 
 from flan_jax.data import vocabularies
 
@@ -24,6 +27,8 @@ FORMAT = 1
 CACHE_FILE = 'cache.json'
 MANIFEST_FILE = 'manifest.json'
 DATA_FILES = ('tokens.npy', 'offsets.npy', 'metadata.jsonl', 'metadata_offsets.npy')
+
+HEADER_BYTES = 128  # NumPy's header of a one-dimensional array, padded, whatever its length
 
 _OWN_FOLDERS = ('vocabulary', 'tasks', 'mixtures')
 _NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.:+-]*')
@@ -123,6 +128,29 @@ def cache_vocabulary(cache_dir: str | os.PathLike[str]) -> vocabularies.Vocabula
       f'holds {vocabulary.fingerprint}; put the right one back or prepare again.'
     )
   return vocabulary
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype:
+  """Two bytes a token while the vocabulary fits, else four."""
+  return np.dtype('<u2' if vocabulary_size <= 1 << 16 else '<u4')
+
+
+def array_header(dtype: np.dtype, length: int) -> bytes:
+  """The .npy header of a one-dimensional array, always HEADER_BYTES long.
+
+  A constant length lets the writer fill it in last, and the reader compare it instead of parsing
+  two of them a task, which took half of the start-up with 1,836 tasks.
+  """
+  buffer = io.BytesIO()
+  described = {'descr': dtype.str, 'fortran_order': False, 'shape': (length,)}
+  np.lib.format.write_array_header_1_0(buffer, described)
+  header = buffer.getvalue()
+  if len(header) != HEADER_BYTES:
+    raise CacheError(
+      f'NumPy {np.__version__} writes array headers of {len(header)} bytes, not {HEADER_BYTES}; '
+      'this version of flan_jax cannot use it for a cache.'
+    )
+  return header
 
 
 def check_name(kind: str, name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
-import io
 import json
 import os
 import pathlib
@@ -24,7 +23,6 @@ import numpy as np
 from flan_jax.data import cache_layout
 from flan_jax.data.cache_layout import CacheError
 
-_HEADER_BYTES = 128  # NumPy's header of a one-dimensional array, padded, whatever its length
 _WRITE_BUFFER_BYTES = 1 << 20
 _UNLOCKED_GRACE_SECONDS = 60.0  # between a writer's mkdir and its lock
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,7 +59,7 @@ class TaskCacheWriter:
     self._info = cache_layout.read_cache_info(cache_dir)
     self._directory = cache_layout.task_directory(cache_dir, task, split)
     self._task, self._split, self._key = task, split, dict(key or {})
-    self._dtype = np.dtype('<u2' if self._info.size <= 1 << 16 else '<u4')
+    self._dtype = cache_layout.token_dtype(self._info.size)
     self._partial = self._directory.with_name(f'.{split}.{uuid.uuid4().hex[:12]}.partial')
     self._offsets = array.array('q', [0])
     self._metadata_offsets = array.array('q', [0])
@@ -75,7 +73,7 @@ class TaskCacheWriter:
       self._lock = open(self._partial / 'lock', 'w')
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       self._tokens = open(self._partial / 'tokens.npy', 'wb', _WRITE_BUFFER_BYTES)
-      self._tokens.write(bytes(_HEADER_BYTES))
+      self._tokens.write(bytes(cache_layout.HEADER_BYTES))
       self._metadata = open(self._partial / 'metadata.jsonl', 'wb', _WRITE_BUFFER_BYTES)
     except OSError as e:
       shutil.rmtree(self._partial, ignore_errors=True)
@@ -151,7 +149,7 @@ class TaskCacheWriter:
   def _write_arrays(self) -> None:
     num_tokens = self._offsets[-1]
     self._tokens.seek(0)
-    self._tokens.write(_array_header(self._dtype, num_tokens))
+    self._tokens.write(cache_layout.array_header(self._dtype, num_tokens))
     for file in (self._tokens, self._metadata):
       file.flush()
       os.fsync(file.fileno())
@@ -161,7 +159,8 @@ class TaskCacheWriter:
       ('metadata_offsets.npy', self._metadata_offsets),
     ):
       with open(self._partial / name, 'wb') as f:
-        np.save(f, np.frombuffer(values, dtype='<i8'))
+        f.write(cache_layout.array_header(np.dtype('<i8'), len(values)))
+        f.write(np.frombuffer(values, np.int64).astype('<i8').tobytes())
         f.flush()
         os.fsync(f.fileno())
 
@@ -171,7 +170,6 @@ class TaskCacheWriter:
     for name in cache_layout.DATA_FILES:
       path = self._partial / name
       files[name] = {'bytes': path.stat().st_size, 'blake2b': cache_layout.file_digest(path)}
-    files['tokens.npy']['shape'] = [self._offsets[-1]]
     return {
       **info,
       'format': cache_layout.FORMAT,
@@ -228,20 +226,6 @@ def _is_dead(partial: pathlib.Path) -> bool:
       return False
   except OSError:  # locked, or a file system without locks: leave it alone
     return False
-
-
-def _array_header(dtype: np.dtype, length: int) -> bytes:
-  """The .npy header of a one-dimensional array, always _HEADER_BYTES long."""
-  buffer = io.BytesIO()
-  described = {'descr': dtype.str, 'fortran_order': False, 'shape': (length,)}
-  np.lib.format.write_array_header_1_0(buffer, described)
-  header = buffer.getvalue()
-  if len(header) != _HEADER_BYTES:
-    raise CacheError(
-      f'NumPy {np.__version__} writes array headers of {len(header)} bytes, not {_HEADER_BYTES}; '
-      'this version of flan_jax cannot write a cache with it.'
-    )
-  return header
 
 
 def _sync_directory(directory: pathlib.Path) -> None:

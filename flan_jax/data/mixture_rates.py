@@ -101,8 +101,8 @@ class Mixture:
       _check_rate(self.name, member)
 
   @classmethod
-  def of(cls, name: str, members: Mapping[str | Mixture, Rate]) -> Mixture:
-    """Makes a mixture of task names and mixtures with their rates.
+  def of(cls, name: str, members: Mapping[Any, Rate]) -> Mixture:
+    """Makes a mixture of rates by task name or Mixture.
 
     Raises:
       MixtureError: no members, or a rate that is no rate.

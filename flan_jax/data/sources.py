@@ -1,6 +1,6 @@
 """The open tasks of a mixture as one source: bounds of draws, and tokens of planned examples.
 
-Reads through memory maps task by task; it neither chooses examples nor lays them out.
+Each example is one read of its task's file; it neither chooses examples nor lays them out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TaskSources:
       cache.TaskCache.open(cache_dir, task, mixture.split, info=info, manifest=manifest)
       for task, manifest in zip(mixture.tasks, mixture.manifests, strict=True)
     ]
-    self._tokens = [task.tokens for task in opened]
+    self._read_tokens = [task.read_tokens for task in opened]
     self._offsets = [task.offsets for task in opened]
     ids = {name: i + 1 for i, name in enumerate(mixture.collections)}
     self._collections = np.array([ids[c] for c in mixture.task_collections], dtype=np.int32)
@@ -45,18 +45,16 @@ class TaskSources:
     return np.concatenate(found).reshape(-1, 3) if found else np.zeros((0, 3), np.int64)
 
   def row_examples(self, plan: WindowPlan, chosen: slice, row_starts: np.ndarray) -> RowExamples:
-    """Views of the tokens of planned examples, cut to their planned lengths."""
+    """The tokens of planned examples, cut to their planned lengths."""
     tasks = plan.draws.tasks[chosen]
-    tokens = self._tokens
     lengths, bounds = plan.lengths[chosen], plan.bounds[chosen]
-    starts = bounds[:, :2]
-    ends = starts + lengths
     inputs, targets = [], []
-    for task, (input_start, target_start), (input_end, target_end) in zip(
-      tasks.tolist(), starts.tolist(), ends.tolist(), strict=True
+    for task, (start, middle, end), (num_inputs, num_targets) in zip(
+      tasks.tolist(), bounds.tolist(), lengths.tolist(), strict=True
     ):
-      inputs.append(tokens[task][input_start:input_end])
-      targets.append(tokens[task][target_start:target_end])
+      tokens = self._read_tokens[task](start, end)
+      inputs.append(tokens[:num_inputs])
+      targets.append(tokens[middle - start : middle - start + num_targets])
     cut = np.diff(bounds, axis=1) > lengths
     return RowExamples(
       inputs=inputs,
@@ -69,7 +67,7 @@ class TaskSources:
 
 
 def _allow_open_files(needed: int) -> None:
-  """Raises the soft limit of open files towards the hard one, as each memory map keeps a file.
+  """Raises the soft limit of open files towards the hard one, as each task keeps two.
 
   Raises:
     CacheError: even the hard limit is too low.

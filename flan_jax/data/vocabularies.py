@@ -6,7 +6,6 @@ prepare does that, so that what is stored is what the model sees.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -33,7 +32,8 @@ class Vocabulary(Protocol):
     pad_id: id of padding, 0 in every vocabulary used with T5.
     eos_id: id that ends inputs and targets, 1 with T5.
     fingerprint: hexadecimal digest; equal fingerprints give equal ids.
-    lossy_characters: characters that do not survive encode and decode.
+    lossy_characters: characters that do not survive encode and decode; T5's loses the newline
+      and braces.
   """
 
   kind: str
@@ -41,9 +41,7 @@ class Vocabulary(Protocol):
   pad_id: int
   eos_id: int
   fingerprint: str
-
-  @property
-  def lossy_characters(self) -> str: ...
+  lossy_characters: str
 
   def encode(self, text: str) -> list[int]: ...
 
@@ -86,14 +84,10 @@ class SentencePieceVocabulary:
     # Models without a padding piece (Llama's) pad with id 0, which the loss never counts.
     self.pad_id = max(self._processor.pad_id(), 0)
     self.fingerprint = _digest(model)
+    self.lossy_characters = _lossy_characters(self)
 
   def __reduce__(self) -> tuple[Any, ...]:
     return (SentencePieceVocabulary, (self._model,))
-
-  @functools.cached_property
-  def lossy_characters(self) -> str:
-    """Characters that do not survive encode and decode; T5's loses the newline and braces."""
-    return _lossy_characters(self)
 
   def encode(self, text: str) -> list[int]:
     """'a cat' -> [3, 9, 1712]; no EOS."""
@@ -207,7 +201,7 @@ def _until_eos(ids: Iterable[int], vocabulary: Vocabulary) -> list[int]:
   return ids[(ids != vocabulary.pad_id) & (ids >= 0)].tolist()
 
 
-def _lossy_characters(vocabulary: Vocabulary) -> str:
+def _lossy_characters(vocabulary: SentencePieceVocabulary) -> str:
   """Tries each candidate between two letters, where no vocabulary may move it."""
   return ''.join(
     c

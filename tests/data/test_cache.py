@@ -69,7 +69,7 @@ def test_examples_come_back_as_they_were_written(tmp_path_factory, examples):
 
 def test_tokens_take_two_bytes_when_the_vocabulary_fits_and_four_when_not(cache_dir, tmp_path):
   write(cache_dir)
-  assert TaskCache.open(cache_dir, 'task', 'train').tokens.dtype == np.uint16
+  assert TaskCache.open(cache_dir, 'task', 'train').example(0)[0].dtype == np.uint16
 
   class Large(vocabularies.ByteVocabulary):
     size = 70_000
@@ -78,7 +78,7 @@ def test_tokens_take_two_bytes_when_the_vocabulary_fits_and_four_when_not(cache_
   cache.initialize_cache(tmp_path / 'large', Large())
   write(tmp_path / 'large', examples=[([69_999, 1], [1])])
   opened = TaskCache.open(tmp_path / 'large', 'task', 'train')
-  assert opened.tokens.dtype == np.uint32
+  assert opened.example(0)[0].dtype == np.uint32
   assert opened.example(0)[0].tolist() == [69_999, 1]
 
 
@@ -314,7 +314,7 @@ def test_a_damaged_header_is_named(cache_dir):
   write(cache_dir)
   path = cache_dir / 'tasks/task/train/tokens.npy'
   path.write_bytes(b'\0' + path.read_bytes()[1:])
-  with pytest.raises(CacheError, match='tokens.npy. is no NumPy file'):
+  with pytest.raises(CacheError, match='tokens.npy. does not begin as 12 numbers of type uint16'):
     TaskCache.open(cache_dir, 'task', 'train')
 
 
@@ -329,8 +329,24 @@ def test_a_damaged_metadata_line_is_named(cache_dir):
 def test_offsets_of_another_number_of_examples_are_refused(cache_dir):
   write(cache_dir)
   edit(cache_dir / 'tasks/task/train/manifest.json', num_examples=2)
-  with pytest.raises(CacheError, match='offsets.npy. has 7 offsets for 2 examples'):
+  with pytest.raises(CacheError, match='offsets.npy. does not begin as 5 numbers of type int64'):
     TaskCache.open(cache_dir, 'task', 'train')
+
+
+def test_a_file_cut_while_it_is_open_is_an_error_not_a_crash(cache_dir):
+  write(cache_dir)
+  opened = TaskCache.open(cache_dir, 'task', 'train')
+  os.truncate(cache_dir / 'tasks/task/train/tokens.npy', 140)
+  with pytest.raises(CacheError, match="Task 'task' .* damaged: .*tokens.npy. has become shorter"):
+    opened.example(2)
+
+
+def test_arrays_are_numpy_files(cache_dir):
+  write(cache_dir)
+  folder = cache_dir / 'tasks/task/train'
+  assert np.load(folder / 'offsets.npy').tolist() == [0, 3, 5, 6, 9, 11, 12]
+  assert np.load(folder / 'tokens.npy').tolist() == [5, 6, 1, 7, 1, 1, 8, 9, 1, 3, 1, 1]
+  assert len(np.load(folder / 'metadata_offsets.npy')) == 4
 
 
 def test_an_example_out_of_range_is_named(cache_dir):
