@@ -19,7 +19,7 @@ from flan_jax.tasks.templates import load_templates
 
 from flan_jax.data.mixture import ExamplesProportional
 
-COT_DIR = folder('cot_dir', holds='the chain-of-thought sets')
+COT_DIR = folder('cot_dir', holds='the chain-of-thought sets', has_flag=True)
 
 _OPTION = re.compile(r'^\s*(?:-\s+)?(?:\([A-Z]\))?\s*(.+?)\s*$', re.MULTILINE)
 

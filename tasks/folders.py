@@ -19,11 +19,16 @@ class FolderError(ValueError):
 
 @dataclass(frozen=True)
 class Folder:
-  """A folder to be named later; `name` is the flag, `environment` the variable."""
+  """A folder to be named later.
+
+  environment: the variable that names it. has_flag: `flan-jax` has a flag --NAME for it, and the
+  gin files a macro.
+  """
 
   name: str
   environment: str
   holds: str
+  has_flag: bool = False
 
   def __truediv__(self, relative: str) -> 'FileInFolder':
     return FileInFolder(self, relative)
@@ -40,7 +45,12 @@ class Folder:
     return path
 
   def how(self) -> str:
-    """Says the three ways to name the folder, the strongest first."""
+    """Says the ways to name the folder, the strongest first."""
+    if not self.has_flag:
+      return (
+        f'Set the environment variable {self.environment}, or call '
+        f'flan_jax.tasks.folders.set_folder({self.name!r}, FOLDER).'
+      )
     return (
       f"Give --{self.name}=FOLDER, or bind {self.name.upper()} = 'FOLDER' in gin, "
       f'or set the environment variable {self.environment}.'
@@ -62,16 +72,16 @@ class FileInFolder:
     return self.folder.path() / self.relative
 
 
-def folder(name: str, *, holds: str, environment: str | None = None) -> Folder:
-  """Declares a folder; its variable is FLAN_JAX_<NAME> unless told otherwise."""
-  made = Folder(name, environment or f'FLAN_JAX_{name.upper()}', holds)
+def folder(name: str, *, holds: str, has_flag: bool = False) -> Folder:
+  """Declares a folder, which the variable FLAN_JAX_<NAME> or set_folder names."""
+  made = Folder(name, f'FLAN_JAX_{name.upper()}', holds, has_flag)
   if _FOLDERS.setdefault(name, made) != made:
     raise FolderError(f'Folder {name!r} is already declared as {_FOLDERS[name]}, not {made}.')
   return made
 
 
 def folders() -> dict[str, Folder]:
-  """Returns the declared folders by name; each is a flag of `flan-jax prepare`."""
+  """Returns the declared folders by name."""
   return dict(_FOLDERS)
 
 

@@ -274,7 +274,7 @@ def test_a_tfds_name_that_does_not_exist_is_not_available(tmp_path):
   assert not status.available and 'no_such_set_here' in status.why
 
 
-def test_a_folder_is_found_when_rows_are_asked_for_and_an_unset_one_tells_three_ways(
+def test_a_folder_is_found_when_rows_are_asked_for_and_an_unset_one_tells_how(
   tmp_path, monkeypatch
 ):
   monkeypatch.delenv('FLAN_JAX_TEST_DIR', raising=False)
@@ -282,12 +282,12 @@ def test_a_folder_is_found_when_rows_are_asked_for_and_an_unset_one_tells_three_
   with pytest.raises(FolderError) as e:
     list(source.rows())
   assert str(e.value) == (
-    "The folder of the test data is not set. Give --test_dir=FOLDER, or bind TEST_DIR = 'FOLDER' "
-    'in gin, or set the environment variable FLAN_JAX_TEST_DIR.'
+    'The folder of the test data is not set. Set the environment variable FLAN_JAX_TEST_DIR, or '
+    "call flan_jax.tasks.folders.set_folder('test_dir', FOLDER)."
   )
   assert source.where() == 'TEST_DIR/sub/a.jsonl' and not source.exists()
   monkeypatch.setenv('FLAN_JAX_TEST_DIR', str(tmp_path / 'none'))
-  with pytest.raises(FolderError, match='none, does not exist. Give --test_dir'):
+  with pytest.raises(FolderError, match='none, does not exist. Set the environment variable'):
     list(source.rows())
   (tmp_path / 'file').write_text('')
   set_folder('test_dir', tmp_path / 'file')  # stronger than the environment
