@@ -77,7 +77,7 @@ def list_things(
     )
     if config.kind in (kind, 'all')
   }
-  listed = found if config.kind == 'all' else found[config.kind]
+  listed: Any = found if config.kind == 'all' else found[config.kind]
   if config.as_json:
     out.print(json.dumps(listed, indent=1, ensure_ascii=True))
   elif config.kind == 'all':
@@ -124,7 +124,7 @@ def mixtures() -> list[dict[str, Any]]:
   here = {task['name']: task['available'] for task in tasks()}
   listed = []
   for name in catalogue.mixture_names():
-    mixture = catalogue.find(name)
+    mixture: Any = catalogue.find(name)
     names = mixture.task_names()
     available = sum(here.get(task, False) for task in names)
     listed.append(

@@ -11,7 +11,6 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from types import ModuleType
 from typing import Any
 
 from flan_jax.data.mixture import Mixture
@@ -58,13 +57,13 @@ def import_task_modules(names: Sequence[str], *, seqio: bool = False) -> None:
         ) from e
 
 
-def registry() -> ModuleType | None:
-  """Returns the registry of instruction tasks, if a named module brought it in."""
+def registry() -> Any:
+  """Returns the registry of instruction tasks, or None if no named module brought it in."""
   return sys.modules.get('flan_jax.tasks.registry')
 
 
-def mixtures() -> ModuleType | None:
-  """Returns the module of instruction mixtures, if a named module brought it in."""
+def mixtures() -> Any:
+  """Returns the module of instruction mixtures, or None if none brought it in."""
   return sys.modules.get('flan_jax.tasks.mixtures')
 
 
@@ -110,7 +109,7 @@ def set_folder(name: str, path: str) -> None:
   Raises:
     CatalogueError: no named module leaves such a folder open.
   """
-  module = sys.modules.get('flan_jax.tasks.folders')
+  module: Any = sys.modules.get('flan_jax.tasks.folders')
   known = tuple(module.folders()) if module else ()
   if name not in known:
     raise CatalogueError(unknown('folder', name, known))
@@ -119,7 +118,7 @@ def set_folder(name: str, path: str) -> None:
 
 def set_vocabulary(spec: str) -> None:
   """Tells the instruction tasks, which count tokens of few-shot prompts, what counts them."""
-  module = sys.modules.get('flan_jax.tasks.vocabulary')
+  module: Any = sys.modules.get('flan_jax.tasks.vocabulary')
   if module:
     module.set_vocabulary(spec)
 

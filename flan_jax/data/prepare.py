@@ -176,21 +176,24 @@ def _run(
   if not jobs:
     return results
   workers = min(config.workers or os.cpu_count() or 1, len(jobs))
-  with (
-    Display(len(jobs), out) as display,
-    contextlib.closing(run_jobs(run_job, by_name, workers=workers)) as events,
-  ):
-    for event in events:
-      if event.kind == 'started':
-        display.start(event.job)
-      elif event.kind == 'progress':
-        display.advance(event.job, *event.value)
-      else:
-        result = _result_of_event(by_name[event.job], event)
-        results[result.task, result.split] = result
-        display.end(event.job, result)
-        if result.status == 'no space':
-          break
+  try:
+    with (
+      Display(len(jobs), out) as display,
+      contextlib.closing(run_jobs(run_job, by_name, workers=workers)) as events,
+    ):
+      for event in events:
+        if event.kind == 'started':
+          display.start(event.job)
+        elif event.kind == 'progress':
+          display.advance(event.job, *event.value)
+        else:
+          result = _result_of_event(by_name[event.job], event)
+          results[result.task, result.split] = result
+          display.end(event.job, result)
+          if result.status == 'no space':
+            break
+  except KeyboardInterrupt as e:
+    raise KeyboardInterrupt('Stopped. The same command goes on where it was.') from e
   return results
 
 

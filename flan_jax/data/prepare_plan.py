@@ -103,7 +103,7 @@ def plan(
     try:
       check_name('task', task)
       missing, info, made_of = _describe(task, split, task in instruction)
-      key = made_of and {
+      key = {
         'task': made_of,
         'vocabulary': vocabulary.fingerprint,
         'seed': config.seed,
@@ -137,15 +137,15 @@ def plan(
 
 def _describe(
   task: str, split: str, instruction: bool
-) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
-  """Returns (why the data is missing or '', manifest entries, what decides the content)."""
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+  """Returns (why the data is missing, if it is; manifest entries; what decides the content)."""
   if not instruction:
     missing = seqio_tasks.missing(task, split)
-    return missing, seqio_tasks.info(task), None if missing else seqio_tasks.key(task, split)
+    return missing, seqio_tasks.info(task), {} if missing else seqio_tasks.key(task, split)
   info = catalogue.info(task)
   status = info.available()
   if not status.available:
-    return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, None
+    return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, {}
   entries = dataclasses.asdict(info)
   for name in ('name', 'splits', 'seed'):
     del entries[name]

@@ -9,12 +9,13 @@ import collections
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.reduction
 import os
 import pickle
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, BinaryIO, Literal
 
 _LAST_WORDS = 400  # characters of a dead worker's standard error that its message quotes
@@ -48,7 +49,7 @@ class _Worker:
 
 def run_jobs(
   function: Callable[[Any, Callable[[Any], None]], Any], jobs: Mapping[str, Any], *, workers: int
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
   """Runs `function(job, report)` for every job in at most `workers` spawned processes.
 
   Args:
@@ -65,7 +66,7 @@ def run_jobs(
   if workers < 1:
     raise ValueError(f'workers={workers} cannot run anything; use 1 or more.')
   waiting = collections.deque(jobs.items())
-  running: dict[multiprocessing.connection.Connection, _Worker] = {}
+  running: dict[Any, _Worker] = {}  # by connection
   try:
     while waiting or running:
       while waiting and len(running) < workers:
@@ -94,7 +95,9 @@ def _start(function: Callable) -> _Worker:
   ours, theirs = context.Pipe()
   stderr = tempfile.TemporaryFile()
   process = context.Process(
-    target=_work, args=(function, theirs, context.reducer.DupFd(stderr.fileno())), daemon=True
+    target=_work,
+    args=(function, theirs, multiprocessing.reduction.DupFd(stderr.fileno())),
+    daemon=True,
   )
   process.start()
   theirs.close()  # else the death of the worker would not read as the end of the pipe

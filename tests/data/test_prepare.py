@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from rich.console import Console
 
 from flan_jax.console import console
 from flan_jax.data import catalogue, seqio_tasks
 from flan_jax.data.cache import CacheError, TaskCache, list_tasks
+from flan_jax.data.mixture import resolve
 from flan_jax.data.prepare import PrepareConfig, PrepareError, prepare
 from flan_jax.data.prepare_plan import plan
 from flan_jax.data.vocabularies import get_vocabulary
@@ -76,6 +78,7 @@ def tasks(tmp_path, monkeypatch):
   folder.mkdir()
   monkeypatch.chdir(folder)
   monkeypatch.setenv('FLAN_JAX_SEQIO', 'off')
+  monkeypatch.setenv('FLAN_JAX_COT_DIR', '')  # put back afterwards, whatever a test sets
   made = Tasks(folder)
   yield made
   for name in catalogue.mixture_names():
@@ -363,6 +366,7 @@ instruction_mixture('P_slow', ['P_40', 'P_60', 'P_80', 'P_100'])
 """
 PROGRAM = """
 import sys
+from flan_jax.data.mixture import resolve
 from flan_jax.data.prepare import PrepareConfig, prepare
 if __name__ == '__main__':
   mixture, cache_dir, module = sys.argv[1:4]
@@ -520,6 +524,32 @@ generated('P_bad', rows)
   assert '\x1b' not in printed and '\\x1b[2J[bold]gone[/bold]' in printed
 
 
+def test_on_a_terminal_there_is_a_bar_and_markup_stays_text(tasks, tmp_path):
+  module = tasks.module("""
+import time
+def slow(split):
+  for i in range(3):
+    time.sleep(0.25)
+    yield {'question': 'q', 'answer': str(i)}
+def bad(split):
+  raise ValueError('[bold]gone[/bold]\\x1b[2J')
+  yield
+generated('P_slow', slow)
+generated('P_bad', bad)
+""")
+  screen = io.StringIO()
+  out = Console(file=screen, force_terminal=True, width=120, markup=False, highlight=False)
+  both = f'{tasks.name("slow")},{tasks.name("bad")}'
+  config = PrepareConfig(
+    both, str(tmp_path / 'cache'), splits=('train',), tasks_modules=(module,), workers=2
+  )
+  result = prepare(config, out=out)
+  assert [r.status for r in result.results] == ['built', 'failed']
+  shown = screen.getvalue()
+  assert '2/2 splits, 3 examples' in shown and '━' in shown
+  assert '[bold]gone[/bold]\\x1b[2J' in shown and '\x1b[2J' not in shown
+
+
 FOREIGN = """
 import functools
 import seqio
@@ -626,6 +656,49 @@ instruction_task(
       assert targets.tolist() == list(example.target_ids)
       metadata = {'id': example.id, 'template': example.template, **example.metadata}
       assert cached.metadata(i) == metadata
+
+
+def test_the_demo_collection_is_prepared_whole(tasks, tmp_path):
+  cache, vocabulary = tmp_path / 'cache', Path(demo_file('vocabulary.model'))
+  result, printed = run(
+    'demo', cache, 'flan_jax.tasks', vocabulary=str(vocabulary), max_examples=5, workers=2
+  )
+  assert result.ok and {r.status for r in result.results} == {'built'}
+  resolved = resolve('demo', cache)
+  assert len(resolved.tasks) >= 24 and sum(resolved.rates) == pytest.approx(1)
+  assert all(m['licence'] and m['cluster'] for m in resolved.manifests)
+  assert 'does not give back' not in printed
+
+
+def test_the_real_cot_sets_are_prepared_and_the_absent_ones_named(tasks, tmp_path, shared):
+  result, printed = run(
+    'cot',
+    tmp_path / 'cache',
+    'flan_jax.tasks',
+    vocabulary=str(shared('data/tokenizer/t5/spiece.model')),
+    folders={'cot_dir': str(shared('data/cot/flan_v2'))},
+    splits=('train',),
+    max_examples=40,
+    skip_missing=True,
+  )
+  assert result.ok
+  missing = {r.task for r in result.results if r.status == 'missing'}
+  resolved = resolve('cot', tmp_path / 'cache')
+  assert len(resolved.tasks) + len(missing) == 9 and len(resolved.tasks) >= 7
+  written = json.loads((tmp_path / 'cache' / 'mixtures' / 'cot.json').read_text())
+  assert set(written['missing']) == missing
+  assert 'newline becomes blank in' in printed
+  for task in missing:
+    assert f'missing {task} train' in printed
+
+
+def demo_file(name: str) -> str:
+  from flan_jax.tasks.templates import DATA
+
+  path = DATA / 'demo' / name
+  if not path.exists():
+    pytest.skip(f'{path} is not there.')
+  return str(path)
 
 
 def test_every_setting_is_documented():
