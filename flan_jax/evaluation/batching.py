@@ -3,6 +3,7 @@
 Evaluation and inference share this. Every process makes the same plan and places only its own rows.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from flan_jax import partitioning
+from flan_jax.data import features
 
 _MULTIPLE = 32  # of bucket lengths, so that a sequence axis of up to 32 devices divides them
 
@@ -57,32 +59,25 @@ def make_batch(
   *,
   batch_rows: int,
   input_length: int,
-  target_length: int = 0,
+  target_length: int = 1,
 ) -> dict[str, np.ndarray]:
-  """Return one example a row; rows that are left over repeat the last example.
+  """Return one example a row, unpacked; rows that are left over are empty.
 
   inputs [[7, 8, 1]], targets [[5, 1]], lengths 4 and 3 ->
     encoder_input_tokens [[7, 8, 1, 0]], decoder_target_tokens [[5, 1, 0]],
-    decoder_input_tokens [[0, 5, 0]], decoder_loss_weights [[1, 1, 0]]
-  A repeated example, unlike an empty row, ends its answer when the last one does, so decoding can
-  stop early; the caller drops its results.
+    decoder_input_tokens [[0, 5, 0]], decoder_loss_weights [[1, 1, 0]], ...
+  Without targets the decoder's features are empty.
   """
-  rows = list(range(len(inputs))) + [len(inputs) - 1] * (batch_rows - len(inputs))
-  batch = _side('encoder', [inputs[i] for i in rows], input_length)
-  batch['encoder_input_tokens'] = batch.pop('encoder_tokens')
-  if targets is None:
-    return batch
-  decoder = _side('decoder', [targets[i] for i in rows], target_length)
-  tokens = decoder.pop('decoder_tokens')
-  shifted = np.pad(tokens, ((0, 0), (1, 0)))[:, :-1] * (decoder['decoder_segment_ids'] > 0)
-  return {
-    **batch,
-    **decoder,
-    'decoder_target_tokens': tokens,
-    'decoder_input_tokens': shifted.astype(np.int32),
-    'decoder_loss_weights': (decoder['decoder_segment_ids'] > 0).astype(np.float32),
-    'decoder_collection_ids': decoder['decoder_segment_ids'],
-  }
+  rows = features.RowExamples(
+    inputs=inputs,
+    targets=[np.zeros(0, np.int32)] * len(inputs) if targets is None else targets,
+    ends_inputs=np.zeros(0, np.int64),
+    ends_targets=np.zeros(0, np.int64),
+    collections=np.ones(len(inputs), np.int32),
+    row_starts=np.minimum(np.arange(batch_rows + 1), len(inputs)),
+  )
+  # `cut` has ended what was too long, so nothing is left to end here.
+  return features.assemble(rows, limits=(input_length, target_length), eos_id=-1)
 
 
 def place(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -109,6 +104,16 @@ def check_batch_rows(batch_rows: int) -> None:
     partitioning.check_batch_rows(batch_rows, jax.sharding.get_mesh())
 
 
+def fitting_rows(batch_rows: int) -> int:
+  """Return the smallest number of rows from `batch_rows` on that the current mesh can split."""
+  if not partitioning.has_mesh():
+    return batch_rows
+  axes = partitioning.spec('batch')[0] or ()
+  axes = (axes,) if isinstance(axes, str) else axes
+  devices = math.prod(jax.sharding.get_mesh().shape[axis] for axis in axes)
+  return -(-batch_rows // devices) * devices
+
+
 def fetch(*arrays: jax.Array) -> tuple[np.ndarray, ...]:
   """Return whole arrays in the memory of every process."""
   return tuple(np.asarray(x) for x in _replicate(arrays))
@@ -117,18 +122,3 @@ def fetch(*arrays: jax.Array) -> tuple[np.ndarray, ...]:
 @jax.jit
 def _replicate(arrays):
   return jax.tree.map(lambda x: partitioning.shard(x, *[None] * x.ndim), arrays)
-
-
-def _side(name: str, rows: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
-  tokens = np.zeros((len(rows), length), np.int32)
-  segment_ids = np.zeros((len(rows), length), np.int32)
-  positions = np.zeros((len(rows), length), np.int32)
-  for i, row in enumerate(rows):
-    tokens[i, : len(row)] = row
-    segment_ids[i, : len(row)] = 1
-    positions[i, : len(row)] = np.arange(len(row))
-  return {
-    f'{name}_tokens': tokens,
-    f'{name}_segment_ids': segment_ids,
-    f'{name}_positions': positions,
-  }

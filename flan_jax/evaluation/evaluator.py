@@ -233,7 +233,7 @@ def _run(model, config, examples, progress) -> list[tuple[np.ndarray, np.ndarray
         )
       )
       sums = _score_rows(model, batch)
-      decoded = decoding.generate(model, batch, config.decode, key=jax.random.fold_in(key, number))
+      decoded = decoding.generate(model, batch, config.decode, key=key)
       tokens, sums = batching.fetch(decoded.tokens, sums)
       for row, index in enumerate(indices):
         outputs[index] = (tokens[row, 0], sums[row])
