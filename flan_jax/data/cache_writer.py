@@ -23,6 +23,8 @@ import numpy as np
 from flan_jax.data import cache_layout
 from flan_jax.data.cache_layout import CacheError
 
+Ids = Sequence[int] | np.ndarray
+
 _WRITE_BUFFER_BYTES = 1 << 20
 _UNLOCKED_GRACE_SECONDS = 60.0  # between a writer's mkdir and its lock
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,7 +93,7 @@ class TaskCacheWriter:
     shutil.rmtree(self._partial, ignore_errors=True)
     self._lock.close()
 
-  def add(self, inputs: Sequence[int], targets: Sequence[int], metadata: Mapping[str, Any]) -> None:
+  def add(self, inputs: Ids, targets: Ids, metadata: Mapping[str, Any]) -> None:
     """Appends one example, both sides with their EOS.
 
     Raises:
