@@ -4,7 +4,16 @@ Importing this registers everything. The questions are made in examples.py, the 
 (tasks/data/demo), and so is the vocabulary, which vocabulary.py trains.
 """
 
-from flan_jax.tasks.demo.examples import HALF, HELD_OUT, QUARTER, TASKS, TRAINED, DemoTask, Examples
+from flan_jax.tasks.demo.examples import (
+  HALF,
+  HELD_OUT,
+  QUARTER,
+  TASKS,
+  TRAINED,
+  VERSION,
+  DemoTask,
+  Examples,
+)
 from flan_jax.tasks.few_shot import FewShot, FewShotPattern
 from flan_jax.tasks.mixtures import instruction_mixture
 from flan_jax.tasks.registry import instruction_task
@@ -29,7 +38,7 @@ def _register_task(task: DemoTask) -> tuple[str, ...]:
     )
   return instruction_task(
     task.name,
-    source=GeneratorSource(Examples(task), id_field='id', licence='Apache-2.0'),
+    source=GeneratorSource(Examples(task), version=VERSION, id_field='id', licence='Apache-2.0'),
     templates=wordings[task.name],
     cot_templates=wordings.get(f'{task.name}_cot'),
     few_shot=few_shot,

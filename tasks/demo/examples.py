@@ -11,6 +11,8 @@ from random import Random
 
 from flan_jax.tasks.demo import knowledge, lists, reasoning
 
+# Part of the token cache's key; tests/tasks/test_demo.py tells when to raise it.
+VERSION = '1'
 # One question in eight belongs to validation.
 VALIDATION_SHARE = 8
 NUM_EXAMPLES = {'train': 1200, 'validation': 60}

@@ -5,12 +5,17 @@ the clause before and one part of the question: what a small network cannot do a
 write down step by step.
 """
 
+from collections.abc import Callable
 from random import Random
 
 from flan_jax.tasks.demo import words
 
 DIRECTIONS = ('north', 'east', 'south', 'west')
+TURNS = {'right': 1, 'back': 2, 'left': 3}  # in quarters of a circle
 CUPS = ('A', 'B', 'C')
+
+# What one person does to the state: (rng, state) -> (words for it, new state).
+Step = Callable[[Random, str], tuple[str, str]]
 
 
 def add_small(rng: Random) -> dict[str, str]:
@@ -35,65 +40,62 @@ def subtract_small(rng: Random) -> dict[str, str]:
   }  # fmt: skip
 
 
-def running_total(rng: Random) -> dict[str, str]:
-  """Passengers who get on and off a bus -> how many are on it, always 0 to 9."""
-  on_board = rng.randint(2, 8)
-  start, moves, steps = on_board, [], []
-  for _ in range(3):
-    change = rng.choice([c for c in (-3, -2, -1, 1, 2, 3) if 0 <= on_board + c <= 9])
-    sign, word = ('+', 'on') if change > 0 else ('-', 'off')
-    moves.append(f'{abs(change)} {word}.')
-    steps.append(f'{on_board}{sign}{abs(change)}={on_board + change}.')
-    on_board += change
+def _walk(rng: Random, num_steps: int, state: str, step: Step) -> dict[str, str]:
+  """Lets people, one after another, change a state.
+
+  Every task of this kind has steps 'Ann does something.' and clauses 'Ann: new state.', so that
+  what is learned of one helps the others; no name comes twice, so each clause finds its step.
+  """
+  start, moves, clauses = state, [], []
+  for name in rng.sample(words.NAMES, num_steps):
+    deed, state = step(rng, state)
+    moves.append(f'{name} {deed}.')
+    clauses.append(f'{name}: {state}.')
   return {
-    'start': str(start), 'moves': ' '.join(moves), 'rationale': ' '.join(steps),
-    'answer': str(on_board),
+    'start': start, 'moves': ' '.join(moves), 'rationale': ' '.join(clauses), 'answer': state,
   }  # fmt: skip
+
+
+def running_total(rng: Random) -> dict[str, str]:
+  """People who add to a number and take from it -> the number, always one digit."""
+
+  def step(rng: Random, state: str) -> tuple[str, str]:
+    number = int(state)
+    change = rng.choice([c for c in (-3, -2, -1, 1, 2, 3) if 0 <= number + c <= 9])
+    return f'{"adds" if change > 0 else "takes"} {abs(change)}', str(number + change)
+
+  return _walk(rng, 4, str(rng.randint(0, 9)), step)
 
 
 def coin_flip(rng: Random) -> dict[str, str]:
   """A coin that people flip or leave -> the side that shows at the end."""
-  side = start = rng.choice(('heads', 'tails'))
-  moves, steps = [], []
-  for name in rng.sample(words.NAMES, 5):
-    flips = rng.random() < 0.5
-    if flips:
-      side = 'tails' if side == 'heads' else 'heads'
-    moves.append(f'{name} {"flips" if flips else "waits"}.')
-    steps.append(f'{name} {"flips" if flips else "waits"}: {side}.')
-  return {
-    'start': start, 'moves': ' '.join(moves), 'rationale': ' '.join(steps), 'answer': side,
-  }  # fmt: skip
+
+  def step(rng: Random, state: str) -> tuple[str, str]:
+    if rng.random() < 0.5:
+      return 'waits', state
+    return 'flips', 'tails' if state == 'heads' else 'heads'
+
+  return _walk(rng, 5, rng.choice(('heads', 'tails')), step)
 
 
 def cup_swaps(rng: Random) -> dict[str, str]:
-  """A ball under one of three cups that are swapped -> the cup at the end."""
-  cup = start = rng.choice(CUPS)
-  moves, steps = [], []
-  for _ in range(4):
-    pair = sorted(rng.sample(CUPS, 2))
-    if cup in pair:
-      cup = pair[1] if cup == pair[0] else pair[0]
-    moves.append(f'{pair[0]} and {pair[1]}.')
-    steps.append(f'{pair[0]} and {pair[1]}: {cup}.')
-  return {
-    'start': start, 'moves': ' '.join(moves), 'rationale': ' '.join(steps), 'answer': cup,
-  }  # fmt: skip
+  """A ball under one of three cups that people swap -> the cup at the end."""
+
+  def step(rng: Random, state: str) -> tuple[str, str]:
+    pair = ''.join(sorted(rng.sample(CUPS, 2)))
+    return f'swaps {pair}', pair.replace(state, '') if state in pair else state
+
+  return _walk(rng, 4, rng.choice(CUPS), step)
 
 
 def turning(rng: Random) -> dict[str, str]:
-  """A walker who turns left and right -> the direction faced at the end."""
-  facing = rng.randrange(4)
-  start, moves, steps = DIRECTIONS[facing], [], []
-  for _ in range(4):
-    turn = rng.choice(('left', 'right', 'back'))
-    facing = (facing + {'left': 3, 'right': 1, 'back': 2}[turn]) % 4
-    moves.append(f'{turn}.')
-    steps.append(f'{turn}: {DIRECTIONS[facing]}.')
-  return {
-    'start': start, 'moves': ' '.join(moves), 'rationale': ' '.join(steps),
-    'answer': DIRECTIONS[facing],
-  }  # fmt: skip
+  """Somebody who is told to turn -> the direction faced at the end."""
+
+  def step(rng: Random, state: str) -> tuple[str, str]:
+    turn = rng.choice(tuple(TURNS))
+    return f'says {turn}', DIRECTIONS[(DIRECTIONS.index(state) + TURNS[turn]) % 4]
+
+  return _walk(rng, 4, rng.choice(DIRECTIONS), step)
 
 
 def message_chain(rng: Random) -> dict[str, str]:

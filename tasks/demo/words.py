@@ -48,8 +48,8 @@ BLAME = ('awful', 'dull', 'nasty', 'bad', 'sad', 'terrible')
 
 # Topic -> (who or what does something, what it is done to).
 TOPICS = {
-  'sport': (('coach', 'team', 'runner'), ('race', 'goal', 'match')),
-  'cooking': (('cook', 'baker', 'waiter'), ('bread', 'cake', 'pie')),
-  'weather': (('storm', 'rain', 'wind'), ('cloud', 'snow', 'sky')),
-  'school': (('pupil', 'teacher', 'class'), ('test', 'lesson', 'exam')),
+  'sport': (('coach', 'team', 'runner', 'skier'), ('race', 'goal', 'match', 'medal')),
+  'cooking': (('cook', 'baker', 'waiter', 'butcher'), ('bread', 'cake', 'pie', 'oven')),
+  'weather': (('storm', 'rain', 'wind', 'sun'), ('cloud', 'snow', 'sky', 'fog')),
+  'school': (('pupil', 'teacher', 'class', 'tutor'), ('test', 'lesson', 'exam', 'essay')),
 }
