@@ -59,7 +59,7 @@ def search(model: Any, cache: KVCache, empty: jax.Array, config) -> tuple[jax.Ar
 
   def unfinished(state):
     # Likelihoods only fall, and the longest answer has the mildest penalty.
-    best = state.alive_likelihood[:, 0] / _penalty(config, config.max_length + 1)
+    best = state.alive_likelihood[:, 0] / penalty(config, config.max_length + 1)
     worst = jnp.where(jnp.all(state.is_finished, axis=1), jnp.min(state.scores, axis=1), _ABSENT)
     return (state.step < config.max_length) & ~jnp.all(empty | (worst > best))
 
@@ -72,6 +72,11 @@ def search(model: Any, cache: KVCache, empty: jax.Array, config) -> tuple[jax.Ar
   scores = jnp.where(any_finished[:, None], state.scores, state.alive_likelihood)
   tokens = jnp.where(empty[:, None, None], 0, tokens)
   return tokens, jnp.where(empty[:, None], 0.0, scores)
+
+
+def penalty(config, length):
+  """What the log-likelihood of an answer of `length` tokens is divided by."""
+  return ((5.0 + length) / 6.0) ** config.length_penalty
 
 
 def _first(cache, empty, config):
@@ -108,7 +113,7 @@ def _advance(model, state, config):
   alive_likelihood, kept = jax.lax.top_k(likelihood + ended * _ABSENT, beams)
   cache = _reorder(cache, _pick(parent, kept))
 
-  scores = likelihood / _penalty(config, state.step + 1) + ~ended * _ABSENT
+  scores = likelihood / penalty(config, state.step + 1) + ~ended * _ABSENT
   finished = jnp.concatenate([state.finished, grown], axis=1)
   is_finished = jnp.concatenate([state.is_finished, ended], axis=1)
   scores, best = jax.lax.top_k(jnp.concatenate([state.scores, scores], axis=1), beams)
@@ -156,8 +161,3 @@ def _reorder(cache, parent):
 def _rows(x):
   """[batch, beams] -> [batch * beams], laid on the mesh as rows are."""
   return jax.lax.reshape(x, (x.shape[0] * x.shape[1],), out_sharding=out('batch'))
-
-
-def _penalty(config, length):
-  """What the log-likelihood of an answer of `length` tokens is divided by."""
-  return ((5.0 + length) / 6.0) ** config.length_penalty

@@ -28,7 +28,7 @@ class DecodeConfig:
   Attributes:
     max_length: most tokens of an answer, its EOS included.
     strategy: 'greedy' takes the likeliest token, 'sample' draws one, 'beam' keeps `num_beams`
-      answers and returns the best.
+      answers and returns the best; one beam is greedy.
     temperature: of 'sample', divides the logits; 0 is greedy.
     top_k: of 'sample', draws among so many of the likeliest tokens; 0 is all.
     top_p: of 'sample', draws among the fewest likeliest tokens that have this probability
@@ -176,14 +176,17 @@ def _generate(model, tokens, segment_ids, key, config):
   encoded = model.encode({'encoder_input_tokens': tokens, 'encoder_segment_ids': segment_ids})
   cache = model.start_decoding(encoded, segment_ids, config.max_length)
   empty = ~shard(jnp.any(segment_ids > 0, axis=1), 'batch')
-  copies = config.num_beams if config.strategy == 'beam' else config.num_samples
+  beams = config.num_beams if config.strategy == 'beam' else 1
+  copies = max(beams, config.num_samples)
   if copies > 1:
     cache = cache.reorder(jnp.arange(empty.shape[0] * copies) // copies)
-  if config.strategy == 'beam':
+  if beams > 1:
     found = beam_search.search(model, cache, empty, config)
     return Decoded(found[0][:, : config.num_samples], found[1][:, : config.num_samples])
   keys = None if key is None else _row_keys(key, tokens, segment_ids, copies)
   answers, scores = _sample(model, cache, _repeat(empty, copies), keys, config)
+  if config.strategy == 'beam':
+    scores = _penalized(answers, scores, config)
   batch = empty.shape[0]
   return Decoded(answers.reshape(batch, copies, -1), scores.reshape(batch, copies))
 
@@ -216,6 +219,13 @@ def _sample(model, cache, ended, keys, config):
   scores = shard(jnp.zeros(rows, jnp.float32), 'batch')
   state = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), answers, scores, ended, cache))
   return state[1], state[2]
+
+
+def _penalized(answers, scores, config):
+  """Scores of one beam as beam search gives them: those of ended answers over the penalty."""
+  finished = jnp.any(answers == config.eos_id, axis=1)
+  penalty = beam_search.penalty(config, jnp.sum(answers > 0, axis=1))
+  return jnp.where(finished, scores / penalty, scores)
 
 
 def _draw(logits, uniform, config):
