@@ -253,11 +253,10 @@ def check_divisible(fn: Callable, *args) -> None:
       mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
       parts = math.prod(sizes[mesh_axis] for mesh_axis in mesh_axes)
       if length % parts:
-        fitting = [size for size in divisors(length) if size <= parts]
         raise ValueError(
           f"Parameter {path}: axis '{axis}' of size {length} cannot be split over "
           f'{" x ".join(mesh_axes)} = {parts} devices; '
-          f'use {" x ".join(mesh_axes)} = {fitting[-1]} in MESH, or a multiple of {parts}.'
+          f'use {" x ".join(mesh_axes)} = {math.gcd(length, parts)} in MESH, or make it a multiple of {parts}.'
         )
 
 

@@ -4,7 +4,6 @@ Published sizes are gin files below gin/models; this module knows no model by na
 """
 
 import dataclasses
-import difflib
 
 # Activation of the feed-forward layer. T5 1.1 multiplies gelu(gate) by a second projection
 # (arXiv:2002.05202); T5 1.0 has one projection and relu.
@@ -75,7 +74,7 @@ class TransformerConfig:
       allowed = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
       raise ValueError(
         f'num_heads={self.num_heads} is not divisible by num_kv_heads={self.num_kv_heads}; '
-        f'choose {", ".join(map(str, allowed[:-1]))} or {allowed[-1]}.'
+        f'choose {" or ".join(", ".join(map(str, allowed)).rsplit(", ", 1))}.'
       )
     if not 0 <= self.dropout_rate < 1:
       raise ValueError(
@@ -142,6 +141,4 @@ def _check_sizes(config: TransformerConfig) -> None:
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
   if value not in allowed:
-    close = difflib.get_close_matches(str(value), allowed, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ''
-    raise ValueError(f'{name}={value!r} is unknown.{hint} Choose one of: {", ".join(allowed)}.')
+    raise ValueError(f'{name}={value!r} is unknown; choose one of: {", ".join(allowed)}.')

@@ -127,7 +127,9 @@ def build():
   """Builds a model with random parameters, or with all of those named, padded where short."""
 
   def build(config, named=None, seed=0):
-    model = jax.jit(lambda: Transformer(config, nnx.Rngs(params=seed)))()
+    options = {'xla_backend_optimization_level': '0'}  # for the compiler is what takes the time
+    make = jax.jit(lambda: Transformer(config, nnx.Rngs(params=seed)), compiler_options=options)
+    model = make()
     if named is None:
       return model
     unused = set(named)

@@ -133,7 +133,11 @@ def test_logits_and_gradients_are_those_of_hugging_face(
     return sums.loss / sums.weight, logits
 
   (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
-  np.testing.assert_allclose(logits[..., : config.vocab_size], arrays['logits'], rtol=0, atol=1e-4)
+  # Logits reach 6.7 here, and both programs' are up to 1.2e-4, in the mean 1.3e-5, from what
+  # float64 gives; so the bound for one of them is looser and the mean is bounded as well.
+  difference = np.asarray(logits)[..., : config.vocab_size] - arrays['logits']
+  assert np.abs(difference).max() < 2e-4
+  assert np.sqrt(np.mean(difference**2)) < 3e-5
   np.testing.assert_allclose(value, arrays['loss'], rtol=1e-5)
   encoded = np.asarray(jax.jit(Transformer.encode)(model, batch))
   real = arrays['attention_mask'] > 0

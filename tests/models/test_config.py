@@ -1,0 +1,120 @@
+"""Configurations: published sizes, the operations of a step, and errors that say what to change."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import gin
+from flan_jax import partitioning
+from flan_jax.models.config import TransformerConfig, parameter_count, train_step_flops
+from flan_jax.models.transformer import Transformer
+
+GIN_MODELS = Path(__file__).resolve().parents[2] / 'gin' / 'models'
+PUBLISHED = {
+  'small': 76_961_152,
+  'base': 247_577_856,
+  'large': 783_150_080,
+  'xl': 2_849_757_184,
+  'xxl': 11_135_332_352,
+}
+
+
+def _from_gin(name):
+  gin.clear_config()
+  path = GIN_MODELS / f't5_1_1/{name}.gin'
+  gin.parse_config_file(str(path))
+  make = gin.query_parameter('%MODEL').scoped_configurable_fn
+  config = make()
+  gin.clear_config()
+  return config, path.read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize(('name', 'count'), [*PUBLISHED.items(), ('tiny', 312_320)])
+def test_gin_models_have_the_parameters_that_their_header_says(name, count):
+  config, text = _from_gin(name)
+  assert config.dropout_rate == 0.0
+  assert parameter_count(config) == count
+  assert f'{count:,} parameters' in text.splitlines()[0]
+  assert 8 <= len([line for line in text.splitlines() if line and line[0] != '#']) <= 18
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_shapes_and_layouts_are_known_without_memory(name):
+  config, _ = _from_gin(name)
+
+  def make():
+    return Transformer(config, nnx.Rngs(params=0))
+
+  with partitioning.use_mesh(partitioning.MeshConfig(data=2, fsdp=2, tensor=2)) as mesh:
+    model = partitioning.abstract(make)
+    leaves = jax.tree.leaves(model)
+    assert sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves) == PUBLISHED[name]
+    for leaf in leaves:
+      assert leaf.sharding.mesh == mesh
+    rows = {row.path: row for row in partitioning.parameter_table(model)}
+  assert sum(row.bytes for row in rows.values()) == 4 * PUBLISHED[name]
+  query = rows['decoder.layers.cross_attention.query']
+  layers = config.num_decoder_layers
+  assert query.shape == (layers, config.embed_dim, config.num_heads, config.head_dim)
+  assert tuple(query.spec) == (None, 'fsdp', 'tensor', None)
+  assert tuple(rows['token_embedding.table'].spec) == ('tensor', 'fsdp')
+
+
+@pytest.mark.parametrize(
+  'changes', [{}, {'num_kv_heads': 2}, {'activation': 'relu', 'tie_embeddings': True}]
+)
+def test_parameter_count_is_what_the_model_has(tiny_config, changes):
+  config = tiny_config(**changes)
+  model = jax.eval_shape(lambda: Transformer(config, nnx.Rngs(params=0)))
+  assert parameter_count(config) == sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+def test_operations_of_a_step_are_those_counted_by_hand():
+  config, _ = _from_gin('small')
+  # 879.0 GFLOP: encoder 180.4, cross keys and values 25.8, decoder 53.2, logits 33.7, times 3.
+  flops = train_step_flops(config, 8, 512, 128)
+  assert flops == pytest.approx(879.0e9, rel=1e-4)
+  assert train_step_flops(config, 16, 512, 128) == 2 * flops
+
+
+def test_vocabulary_is_padded_to_its_multiple(tiny_config):
+  assert tiny_config(vocab_size=32_128).padded_vocab_size == 32_128
+  assert tiny_config(vocab_size=32_129).padded_vocab_size == 32_256
+  assert tiny_config(vocab_size=5, vocab_multiple=1).padded_vocab_size == 5
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'dtype': 'float16'}, "dtype='float16' ends at 65,504, which the feed-forward layers of T5"),
+    ({'dtype': 'bfloat'}, "dtype='bfloat' is unknown; choose one of: float32, bfloat16."),
+    ({'activation': 'gelu'}, "activation='gelu' is unknown; choose one of: gated_gelu, relu."),
+    ({'remat': 'ful'}, "remat='ful' is unknown; choose one of: none, minimal, full."),
+    (
+      {'num_heads': 6, 'num_kv_heads': 4},
+      'num_heads=6 is not divisible by num_kv_heads=4; choose 1, 2, 3 or 6.',
+    ),
+    ({'num_heads': 1, 'num_kv_heads': 4}, 'num_kv_heads=4; choose 1.'),
+    ({'dropout_rate': 1.0}, 'dropout_rate=1.0 is not a share of activations; choose one from 0.0'),
+    ({'embed_dim': 0}, 'embed_dim=0 must be a whole number of 1 or more.'),
+    ({'mlp_dim': 2.5}, 'mlp_dim=2.5 must be a whole number of 1 or more.'),
+    ({'num_kv_heads': -1}, 'num_kv_heads=-1 must be a whole number of 1 or more.'),
+  ],
+)
+def test_impossible_configurations_say_what_to_change(tiny_config, changes, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    tiny_config(**changes)
+
+
+def test_a_config_is_frozen_and_can_be_compared(tiny_config):
+  config = tiny_config()
+  assert config == tiny_config()
+  assert hash(config) == hash(tiny_config())
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    config.embed_dim = 3
+  assert isinstance(config, TransformerConfig)
