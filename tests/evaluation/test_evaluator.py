@@ -133,15 +133,13 @@ def test_the_loss_is_the_sum_over_examples_one_by_one(cache_dir, result):
   loss = correct = weight = 0.0
   forward = jax.jit(lambda model, batch: model(batch))
   for i in range(data.num_examples):
-    inputs, targets = (
-      batching.cut(x, n, 1) for x, n in zip(data.example(i), (48, 24), strict=True)
-    )
+    inputs, targets = data.example(i)
+    inputs, targets = batching.cut(inputs, 48, 1), batching.cut(targets, 24, 1)
     batch = batching.make_batch(
-      [inputs], [targets], batch_rows=1, input_length=len(inputs), target_length=len(targets)
+      [inputs], [targets], batch_rows=1, input_length=48, target_length=24
     )
-    sums = losses.cross_entropy(
-      model(batch), batch['decoder_target_tokens'], batch['decoder_loss_weights'], vocab_size=259
-    )
+    logits, wanted = forward(model, batch), batch['decoder_target_tokens']
+    sums = losses.cross_entropy(logits, wanted, batch['decoder_loss_weights'], vocab_size=259)
     loss, correct, weight = loss + sums.loss, correct + sums.correct, weight + sums.weight
   task = result.tasks['upper']
   assert task.loss == pytest.approx(float(loss / weight), rel=1e-5)
