@@ -248,7 +248,7 @@ train.train(config, sys.argv[2])
 
 
 def start_run(cache_dir, workdir):
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  environment = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
   return subprocess.Popen(
     [sys.executable, '-c', PROGRAM, str(cache_dir), str(workdir), str(Path(__file__).parent)],
     env=environment,
