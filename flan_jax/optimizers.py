@@ -156,7 +156,7 @@ def adamw(
 def constant(value: float, *, warmup_steps: int = 0, offset: int = 0) -> Schedule:
   """The same learning rate at every step; T5 fine-tunes at 0.001."""
   _check_schedule(value, warmup_steps)
-  return _warmed_up(lambda step: jnp.float32(value), warmup_steps, offset)
+  return _warmed_up(lambda step: jnp.full_like(step, value), warmup_steps, offset)
 
 
 def rsqrt(
