@@ -120,20 +120,21 @@ def generate_session(
   Raises:
     ValueError: the input is not UTF-8.
   """
-  stdin, stdout = stdin or sys.stdin, stdout or sys.stdout
+  lines: Any = stdin or sys.stdin
+  stdout = stdout or sys.stdout
   config = dataclasses.replace(config, batch_rows=batching.fitting_rows(config.batch_rows))
   numbers = itertools.count()
   if prompt is not None:
     _print_answer(model, vocabulary, prompt, config, next(numbers), stdout)
     return
-  terminal = stdin.isatty()
+  terminal = lines.isatty()
   if terminal:
     print('One prompt a line; Ctrl-D ends.', file=stdout)
   while True:
     if terminal:
       print('> ', end='', file=stdout, flush=True)
     try:
-      line = stdin.readline()
+      line = lines.readline()
     except UnicodeDecodeError as e:
       raise ValueError(f'The prompt is not UTF-8 (byte {e.start + 1}).') from e
     if not line:
@@ -173,13 +174,13 @@ def answer(
 def _best(vocabulary, generated: np.ndarray, scores: np.ndarray, cut: int) -> Answer:
   """The candidate with the highest score, and the others in order."""
   order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind='stable')
-  found = [Answer(vocabulary.decode(generated[i]), _finite(scores[i])) for i in order]
+  found = [Answer(vocabulary.decode(generated[i]), _finite(float(scores[i]))) for i in order]
   return dataclasses.replace(found[0], others=tuple(found[1:]), truncated_tokens=cut)
 
 
 def _finite(score: float) -> float | None:
   """JSON has no NaN and no infinity."""
-  return round(float(score), 6) if math.isfinite(score) else None
+  return round(score, 6) if math.isfinite(score) else None
 
 
 def _line(row: dict[str, Any], found: Answer, index: int) -> dict[str, Any]:

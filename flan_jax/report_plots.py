@@ -114,7 +114,7 @@ def _figure():
   import matplotlib.figure
   from matplotlib import rc_context
 
-  settings = {
+  settings: dict[Any, Any] = {
     'font.size': 11,
     'font.family': 'sans-serif',
     'text.parse_math': False,  # a name may hold a dollar sign

@@ -38,9 +38,9 @@ def plan(
   Longest first, so that a batch that does not fit the memory fails at the start. An example longer
   than the last bucket goes there, to be cut.
   """
-  lengths = np.asarray(lengths)
-  order = np.argsort(-lengths, kind='stable')
-  which = np.minimum(np.searchsorted(buckets, lengths), len(buckets) - 1)
+  sizes = np.asarray(lengths)
+  order = np.argsort(-sizes, kind='stable')
+  which = np.minimum(np.searchsorted(buckets, sizes), len(buckets) - 1)
   for i in reversed(range(len(buckets))):
     members = order[which[order] == i]
     for start in range(0, len(members), batch_rows):
@@ -49,8 +49,8 @@ def plan(
 
 def cut(tokens: Sequence[int], length: int, eos_id: int) -> np.ndarray:
   """Return `tokens` unchanged if they fit, else their first length - 1 and EOS."""
-  tokens = np.asarray(tokens, np.int32)
-  return tokens if len(tokens) <= length else np.append(tokens[: length - 1], np.int32(eos_id))
+  ids = np.asarray(tokens, np.int32)
+  return ids if len(ids) <= length else np.append(ids[: length - 1], np.int32(eos_id))
 
 
 def make_batch(

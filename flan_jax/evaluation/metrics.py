@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 Target = str | Sequence[str]
 Scores = dict[str, float]
@@ -232,7 +233,7 @@ def _rouge_one(reference: str, prediction: str) -> Scores:
   return {key: 100.0 * float(scores[key].fmeasure) for key in ('rouge1', 'rouge2', 'rougeL')}
 
 
-def _transpose(references: list[list[str]]) -> list[list[str | None]]:
+def _transpose(references: list[list[str]]) -> list[list[Any]]:
   """Return sacrebleu's layout, one list per reference number, None where an example has fewer."""
   most = max(len(r) for r in references)
   return [[r[i] if i < len(r) else None for r in references] for i in range(most)]

@@ -63,10 +63,10 @@ class Bootstrap:
 
   def means(self, values: Sequence[float], name: str) -> np.ndarray:
     """Return the mean of each resample, [resamples]; `name` and the seed decide the draw."""
-    values = np.asarray(values, np.float64)
+    array = np.asarray(values, np.float64)
     rng = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
-    draws = (rng.integers(0, len(values), len(values)) for _ in range(self.resamples))
-    return np.array([values[draw].mean() for draw in draws])
+    draws = (rng.integers(0, len(array), len(array)) for _ in range(self.resamples))
+    return np.array([array[draw].mean() for draw in draws])
 
   def score(self, value: float, resampled: np.ndarray) -> Score:
     """Return `value` with the percentiles of `resampled`."""
@@ -174,7 +174,8 @@ def references_of(row: Row) -> list[str]:
 
 def _scores(names, targets, predictions, bootstrap, task):
   """All scores by key, each example's headline score or None, and the headline's resamples."""
-  scores, headline_each, headline_resampled = {}, None, None
+  scores, headline_each = {}, None
+  headline_resampled = np.zeros(bootstrap.resamples)
   for name in names:
     values = metrics.get_metric(name)(targets, predictions)
     each = metrics.example_scores(name, targets, predictions)
