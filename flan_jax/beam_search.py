@@ -145,17 +145,20 @@ def _pick(x, index):
 
 
 def _reorder(cache, parent):
-  """The cache of the beams `parent` [batch, beams] of each row."""
-  beams = parent.shape[1]
-  rows = parent + beams * jnp.arange(parent.shape[0])[:, None]
-  moved = cache.reorder(_rows(rows))
-  # Beams of one row share its prompt, so that what comes from the encoder stays in place.
-  return dataclasses.replace(
-    moved,
-    cross_key=cache.cross_key,
-    cross_value=cache.cross_value,
-    encoder_segment_ids=cache.encoder_segment_ids,
-  )
+  """The cache of the beams `parent` [batch, beams] of each row.
+
+  Only the decoder's own keys and values move: beams of one row share its prompt. They are picked
+  row by row, so that nothing leaves its device.
+  """
+
+  def move(x):
+    _, _, *rest = layout = ('layers', 'batch', 'kv_length', 'act_heads', None)
+    beams = (x.shape[0], *parent.shape, *x.shape[2:])
+    split = jax.lax.reshape(x, beams, out_sharding=out('layers', 'batch', None, *rest))
+    moved = jax.vmap(lambda row, index: row[:, index], in_axes=(1, 0), out_axes=1)(split, parent)
+    return jax.lax.reshape(moved, x.shape, out_sharding=out(*layout))
+
+  return dataclasses.replace(cache, key=move(cache.key), value=move(cache.value))
 
 
 def _rows(x):

@@ -178,8 +178,7 @@ def _generate(model, tokens, segment_ids, key, config):
   empty = ~shard(jnp.any(segment_ids > 0, axis=1), 'batch')
   beams = config.num_beams if config.strategy == 'beam' else 1
   copies = max(beams, config.num_samples)
-  if copies > 1:
-    cache = cache.reorder(jnp.arange(empty.shape[0] * copies) // copies)
+  cache = _repeat_cache(cache, copies)
   if beams > 1:
     found = beam_search.search(model, cache, empty, config)
     return Decoded(found[0][:, : config.num_samples], found[1][:, : config.num_samples])
@@ -268,6 +267,17 @@ def _uniform(keys, step):
   return shard(jax.vmap(draw)(keys), 'batch')
 
 
-def _repeat(x, copies):
-  """[batch] -> [batch * copies], laid on the mesh as rows are."""
-  return shard(jnp.repeat(shard(x, None), copies), 'batch')
+def _repeat(x, copies, axis=0):
+  """Repeats each row `copies` times, side by side and on the device it lies on."""
+  layout = jax.typeof(x).sharding
+  return jnp.repeat(x, copies, axis=axis, out_sharding=None if layout.mesh.empty else layout)
+
+
+def _repeat_cache(cache, copies):
+  """The cache with `copies` rows for each of its own."""
+  if copies == 1:
+    return cache
+  names = ('key', 'value', 'cross_key', 'cross_value')
+  repeated = {name: _repeat(getattr(cache, name), copies, axis=1) for name in names}
+  segment_ids = _repeat(cache.encoder_segment_ids, copies)
+  return dataclasses.replace(cache, encoder_segment_ids=segment_ids, **repeated)

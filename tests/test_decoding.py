@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flan_jax import beam_search, decoding, partitioning
 from flan_jax.models.config import TransformerConfig
+from flan_jax.models.kv_cache import KVCache
 from flan_jax.models.transformer import Transformer
 
 VOCAB, LENGTH, ROWS = 40, 7, 8
@@ -221,7 +222,9 @@ def test_equal_shapes_are_compiled_once(model):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.05, 0.999), st.integers(0, 12), st.floats(0.3, 3.0))
+@given(
+  st.integers(0, 10_000), st.floats(0.05, 0.999), st.sampled_from([0, 1, 6]), st.floats(0.3, 3.0)
+)
 def test_draws_stay_within_the_smallest_set_that_has_mass_top_p(seed, top_p, top_k, temperature):
   rng = np.random.default_rng(seed)
   logits = np.repeat(rng.normal(size=(1, VOCAB)).astype(np.float32) * 2, 200, axis=0)
@@ -266,6 +269,24 @@ def test_an_explicit_mesh_decodes_as_one_device(model, name):
     layout = partitioning.batch_sharding(mesh)
     placed = {feature: jax.device_put(x, layout) for feature, x in batch.items()}
     _same(_generate(sharded, placed, **STRATEGIES[name]), alone)
+
+
+def test_beams_move_within_their_row_and_between_no_devices():
+  rng = np.random.default_rng(0)
+  key = rng.normal(size=(2, ROWS * 3, 5, 4, 2)).astype(np.float32)
+  parent = rng.integers(0, 3, (ROWS, 3)).astype(np.int32)
+  rows = (parent + 3 * np.arange(ROWS)[:, None]).reshape(-1)
+  with partitioning.use_mesh(partitioning.MeshConfig(data=2, fsdp=2, tensor=2)):
+    layout = partitioning.spec('layers', 'batch', 'kv_length', 'act_heads', None)
+    key_there = jax.device_put(key, layout)
+    other = jax.device_put(np.zeros((1, 1), np.int32))
+    cache = KVCache(key_there, key_there + 1, other, other, other, jnp.int32(0))
+    parent_there = jax.device_put(parent, partitioning.spec('batch', None))
+    compiled = jax.jit(beam_search._reorder).lower(cache, parent_there).compile()
+    moved = compiled(cache, parent_there)
+  np.testing.assert_array_equal(moved.key, key[:, rows])
+  np.testing.assert_array_equal(moved.value, key[:, rows] + 1)
+  assert 'all-gather' not in compiled.as_text()
 
 
 def test_a_beam_as_wide_as_all_answers_finds_the_best_of_them(model):
