@@ -227,7 +227,7 @@ def _checkpoint_flags(p: argparse.ArgumentParser) -> None:
   )
   p.add_argument('--temperature', type=float, default=1.0, help='of sampling (default: 1.0)')
   p.add_argument('--top_k', type=int, default=0, help='sample among so many (default: all)')
-  p.add_argument('--top_p', type=float, default=1.0, help='sample within this mass (default: 1.0)')
+  p.add_argument('--top_p', type=float, default=1.0, help='sample within this mass (default: all)')
   p.add_argument('--num_beams', type=int, default=4, help='of beam search (default: 4)')
   p.add_argument('--seed', type=int, default=0, help='of sampling (default: 0)')
 

@@ -8,6 +8,7 @@ is plain Python.
 import dataclasses
 import difflib
 import inspect
+import logging
 import os
 import re
 import sys
@@ -67,6 +68,7 @@ def load_run(
   for binding in bindings:
     sources[binding.split('=')[0].strip()] = 'command line'
   text = '\n'.join(['from __gin__ import dynamic_registration', *dict.fromkeys(imports), *bindings])
+  logging.disable(logging.ERROR)  # gin logs every folder in which a file is not
   try:
     for path in paths:
       gin.parse_config_file(str(path), print_includes_and_imports=False)
@@ -77,6 +79,8 @@ def load_run(
     raise
   except Exception as e:
     raise ConfigError(_explain(e, imports)) from e
+  finally:
+    logging.disable(logging.NOTSET)
   values = _resolved_values(sources)
   _refuse_unused(sources)
   return Resolved(run, values, gin.operative_config_str())
@@ -189,11 +193,12 @@ def _source_of(name: str, sources: dict[str, str]) -> str:
 
 def _resolved_values(sources: dict[str, str]) -> dict[str, dict[str, str]]:
   values = {}
-  for (scope, selector), bound in sorted(gin.config._OPERATIVE_CONFIG.items()):
+  for (_, selector), bound in sorted(gin.config._OPERATIVE_CONFIG.items(), key=lambda i: i[0][1]):
     if selector.startswith('gin.'):
       continue
     for parameter, value in bound.items():
-      name, macro = _name(scope, selector, parameter), None
+      # gin's scope here is the macro that made the object, which the sources do not have.
+      name, macro = _name('', selector, parameter), None
       while isinstance(value, gin.config.ConfigurableReference) and value.selector == 'gin.macro':
         macro = value.scoped_selector.rpartition('/')[0]
         value = gin.config._CONFIG[(macro, 'gin.macro')]['value']

@@ -5,6 +5,7 @@ metrics (exact match, ROUGE, ...) are in evaluation/metrics.py.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -33,6 +34,7 @@ DATASHEET_TFLOPS = {
 }
 
 
+@functools.cache
 def peak_flops_per_second() -> tuple[float, str]:
   """Peak of all devices together and where the figure comes from.
 
@@ -43,7 +45,7 @@ def peak_flops_per_second() -> tuple[float, str]:
   for kind in sorted(DATASHEET_TFLOPS, key=len, reverse=True):
     if device.device_kind.startswith(kind):
       return DATASHEET_TFLOPS[kind] * 1e12 * count, f'data sheet of {kind}, bfloat16'
-  size, best = 2048, math.inf
+  size, best = 1024, math.inf
   with jax.default_device(jax.local_devices()[0]):
     x = jnp.ones((size, size), jnp.float32)
     multiply = jax.jit(lambda a: a @ a)

@@ -4,6 +4,7 @@ Imports are inside the functions, so that `--help`, `list` and wrong flags answe
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -11,6 +12,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flan_jax
 
@@ -69,11 +71,16 @@ def train(args: Namespace, resolved) -> int:
   from flan_jax.data import cache
   from flan_jax.evaluation import evaluator
 
-  rows = [(name, v['value'], v['source']) for name, v in resolved.values.items()]
+  rows = [
+    (name, value['value'], value['source'])
+    for name, value in resolved.values.items()
+    if args.dry_run or value['source'] != 'default'
+  ]
   columns = [console.Column(title) for title in ('setting', 'value', 'from')]
   console.print_table(console.console(), columns, rows)
   if args.dry_run:
     return 0
+  print(f'{len(resolved.values) - len(rows)} more settings at their defaults: config.json')
   run, workdir = resolved.run, Path(args.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
@@ -90,8 +97,28 @@ def train(args: Namespace, resolved) -> int:
     return result.log_values()
 
   trainer.train(run.train, workdir, evaluate=evaluate if run.evaluation else None)
+  _print_evaluations(workdir)
   print(f'Report: {report.write_report(workdir)}')
   return 0
+
+
+def _print_evaluations(workdir: Path) -> None:
+  """The scores of the first and the last evaluation side by side."""
+  from flan_jax import console
+  from flan_jax.evaluation import results
+
+  paths = sorted((workdir / 'evaluations').glob('*.json'), key=lambda path: int(path.stem))
+  if len(paths) < 2:
+    return
+  first, last = (results.EvaluationResult.read(path) for path in (paths[0], paths[-1]))
+  titles = ('evaluated on', 'tasks', f'score at step {first.step}', f'at step {last.step}')
+  columns = [console.Column(title, right=title != titles[0]) for title in titles]
+  rows = [
+    (name, len(group.tasks), f'{first.mixtures[name].score.value:.1f}', f'{group.score.value:.1f}')
+    for name, group in last.mixtures.items()
+    if name in first.mixtures
+  ]
+  console.print_table(console.console(), columns, rows)
 
 
 def report(args: Namespace) -> int:
@@ -179,22 +206,26 @@ def evaluate(args: Namespace) -> int:
 def infer(args: Namespace) -> int:
   """Answers a JSONL file."""
   from flan_jax import infer as inference
+  from flan_jax import partitioning
 
   loaded = _load(args)
-  inference.infer(
-    loaded.model, loaded.vocabulary, args.input, args.output, loaded.inference(args.batch_size)
-  )
+  with partitioning.use_mesh(partitioning.MeshConfig()):
+    inference.infer(
+      loaded.model, loaded.vocabulary, args.input, args.output, loaded.inference(args.batch_size)
+    )
   return 0
 
 
 def generate(args: Namespace) -> int:
   """Answers one prompt, or a session of them."""
   from flan_jax import infer as inference
+  from flan_jax import partitioning
 
   loaded = _load(args)
-  inference.generate_session(
-    loaded.model, loaded.vocabulary, loaded.inference(1), prompt=args.prompt
-  )
+  with partitioning.use_mesh(partitioning.MeshConfig()):
+    inference.generate_session(
+      loaded.model, loaded.vocabulary, loaded.inference(1), prompt=args.prompt
+    )
   return 0
 
 
@@ -202,13 +233,28 @@ def generate(args: Namespace) -> int:
 class _Loaded:
   """A checkpoint ready to answer."""
 
-  model: object
-  vocabulary: object
+  model: Any
+  vocabulary: Any
   step: int
   path: Path
   lengths: dict[str, int]
-  decode: object
+  decode: Any
   seed: int
+
+  def inference(self, batch_rows: int):
+    """How infer.py is to answer; the checksums tell one checkpoint from another."""
+    from flan_jax import checkpoints
+    from flan_jax import infer as inference
+
+    checksums = self.path / checkpoints.CHECKSUMS
+    content = checksums.read_bytes() if checksums.exists() else b''
+    return inference.InferConfig(
+      input_length=self.lengths['inputs'],
+      batch_rows=batch_rows,
+      decode=self.decode,
+      checkpoint=f'step {self.step}, {hashlib.blake2b(content, digest_size=8).hexdigest()}',
+      seed=self.seed,
+    )
 
 
 def _load(args: Namespace) -> _Loaded:

@@ -21,6 +21,7 @@ from flax import nnx
 
 from flan_jax import checkpoints, losses, optimizers, partitioning, run_log
 from flan_jax import guard as guard_lib
+from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.models import transformer
@@ -292,6 +293,12 @@ def train(
 def make_loader(config: TrainConfig) -> loader_lib.Loader:
   """The loader of a run: resolves the mixture against the cache."""
   data = config.data
+  info = cache_lib.read_cache_info(data.cache_dir)
+  if info.size > config.model.vocab_size:
+    raise ValueError(
+      f'The {info.kind} vocabulary of {data.cache_dir} has {info.size} ids and the model room for '
+      f'{config.model.vocab_size}; set VOCAB_SIZE to at least {info.size}, or choose another cache.'
+    )
   mixture = mixture_lib.resolve(
     data.mixture,
     data.cache_dir,
