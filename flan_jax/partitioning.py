@@ -186,6 +186,11 @@ def out(*axes: str | None) -> PartitionSpec | None:
   return spec(*axes) if has_mesh() else None
 
 
+def layout(x: jax.Array) -> PartitionSpec | None:
+  """The `out_sharding` that gives a result the layout of `x`."""
+  return jax.typeof(x).sharding.spec if has_mesh() else None
+
+
 def batch_sharding(mesh: Mesh, rules: str = _DEFAULT_PRESET) -> NamedSharding:
   """How every [batch, length] feature of a batch is laid on `mesh`."""
   with use_mesh(mesh, rules):
@@ -253,10 +258,11 @@ def check_divisible(fn: Callable, *args) -> None:
       mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
       parts = math.prod(sizes[mesh_axis] for mesh_axis in mesh_axes)
       if length % parts:
+        over = ' x '.join(mesh_axes)
         raise ValueError(
-          f"Parameter {path}: axis '{axis}' of size {length} cannot be split over "
-          f'{" x ".join(mesh_axes)} = {parts} devices; '
-          f'use {" x ".join(mesh_axes)} = {math.gcd(length, parts)} in MESH, or make it a multiple of {parts}.'
+          f"Parameter {path}: axis '{axis}' of size {length} cannot be split over {over} = {parts} "
+          f'devices; use {over} = {math.gcd(length, parts)} in MESH, or make it a multiple of '
+          f'{parts}.'
         )
 
 

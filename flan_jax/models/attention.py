@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flan_jax.models.config import TransformerConfig
-from flan_jax.models.layers import drop, normal, parameter, uniform
-from flan_jax.partitioning import out, shard
+from flan_jax.models.layers import drop, normal, parameter, product, uniform
+from flan_jax.partitioning import layout, out, shard
 
 # Added to nothing: scores that the mask hides are replaced by it. Finite, so that a row of
 # padding, which may look at nothing, gets a uniform softmax and not NaN.
@@ -65,32 +65,50 @@ class Attention(nnx.Module):
     query = self._project(x, self.query, 'heads')
     groups = self.config.num_heads // self.config.num_kv_heads
     if groups > 1:
-      layout = out('batch', 'kv_length', 'act_heads', None)
-      keys = jnp.repeat(keys, groups, axis=2, out_sharding=layout)
-      values = jnp.repeat(values, groups, axis=2, out_sharding=layout)
+      repeated = out('batch', 'kv_length', 'act_heads', None)
+      keys = jnp.repeat(keys, groups, axis=2, out_sharding=repeated)
+      values = jnp.repeat(values, groups, axis=2, out_sharding=repeated)
     scores_layout = out('batch', 'act_heads', 'length', 'kv_length')
     # Scores and softmax are float32: bfloat16 tells 256 scores apart between 64 and 128.
     scores = jnp.einsum(
       'btnh,bsnh->bnts', query, keys, preferred_element_type=jnp.float32, out_sharding=scores_layout
     )
     if bias is not None:
-      scores += bias
+      scores = _add_bias(scores, bias)
     scores = jnp.where(mask[:, None], scores, HIDDEN_SCORE)
     weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
     weights = drop(weights, scale)
     heads_layout = out('batch', 'length', 'act_heads', None)
     heads = jnp.einsum('bnts,bsnh->btnh', weights, values, out_sharding=heads_layout)
     kernel = shard(self.output[...].astype(x.dtype), 'heads', None, 'act_embed')
-    layout = out('batch', 'length', 'act_embed')
-    return jnp.einsum('btnh,nhd->btd', heads, kernel, out_sharding=layout)
+    return product(heads, kernel, out('batch', 'length', 'act_embed'))
 
   def _project(self, x, kernel, heads_axis):
     kernel = shard(kernel[...].astype(x.dtype), 'act_embed', heads_axis, None)
     length = 'length' if heads_axis == 'heads' else 'kv_length'
-    layout = out('batch', length, 'act_heads', None)
     if length == 'kv_length':
       x = shard(x, 'batch', 'kv_length', 'act_embed')
-    return jnp.einsum('btd,dnh->btnh', x, kernel, out_sharding=layout)
+    return product(x, kernel, out('batch', length, 'act_heads', None))
+
+
+@jax.custom_vjp
+def _add_bias(scores, bias):
+  """Adds [heads, length, kv_length] to [batch, heads, length, kv_length]."""
+  return scores + bias
+
+
+def _add_bias_forward(scores, bias):
+  return scores + bias, bias
+
+
+def _add_bias_backward(bias, gradient):
+  # A sum over rows written as a product, which XLA on CPU computes 60 times as fast.
+  ones = jnp.ones(gradient.shape[0], gradient.dtype, out_sharding=out('batch'))
+  rows = jnp.einsum('bnts,b->nts', gradient, ones, out_sharding=layout(bias))
+  return gradient, rows
+
+
+_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 class RelativeBias(nnx.Module):
@@ -113,8 +131,7 @@ class RelativeBias(nnx.Module):
     bucket = relative_bucket(
       distance, self.table.shape[1], self.max_distance, bidirectional=self.bidirectional
     )
-    layout = out('act_heads', 'length', 'kv_length')
-    return self.table[...].at[:, bucket].get(out_sharding=layout)
+    return self.table[...].at[:, bucket].get(out_sharding=out('act_heads', 'length', 'kv_length'))
 
 
 def relative_bucket(

@@ -3,6 +3,7 @@
 Every parameter is made by `parameter`, which lays it on the mesh and keeps its logical axes.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from flan_jax.models.config import TransformerConfig
-from flan_jax.partitioning import out, shard
+from flan_jax.partitioning import layout, out, shard
 
 Initializer = Callable[..., jax.Array]
 
@@ -85,6 +87,51 @@ def drop(x: jax.Array, scale: jax.Array | None) -> jax.Array:
   return x if scale is None else x * scale.astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def product(
+  x: jax.Array,
+  kernel: jax.Array,
+  out_sharding: PartitionSpec | None,
+  dtype: jnp.dtype | None = None,
+) -> jax.Array:
+  """[batch, length, *inner] x kernel [*inner, *outer] -> [batch, length, *outer].
+
+  Its gradients are written out for the sake of the kernel's. JAX's own multiplies the transposed
+  gradient by x, and XLA on CPU then transposes an array as wide as the layer's output; here it
+  transposes x, which is narrower and shared by all products that read it.
+
+  Args:
+    x: activations.
+    kernel: weights in the dtype of `x`.
+    out_sharding: layout of the result, from `partitioning.out`.
+    dtype: of the result, where not that of `x`.
+  """
+  inner = x.ndim - 2
+  dims = (tuple(range(2, x.ndim)), tuple(range(inner))), ((), ())
+  dot = jax.lax.dot_general
+  return dot(x, kernel, dims, preferred_element_type=dtype, out_sharding=out_sharding)
+
+
+def _product_forward(x, kernel, out_sharding, dtype):
+  return product(x, kernel, out_sharding, dtype), (x, kernel)
+
+
+def _product_backward(out_sharding, dtype, residuals, gradient):
+  del out_sharding, dtype
+  x, kernel = residuals
+  gradient = gradient.astype(x.dtype)
+  outer = (tuple(range(2, gradient.ndim)), tuple(range(x.ndim - 2, kernel.ndim))), ((), ())
+  rows = ((0, 1), (0, 1)), ((), ())
+  dot = jax.lax.dot_general
+  return (
+    dot(gradient, kernel, outer, out_sharding=layout(x)),
+    dot(x, gradient, rows, out_sharding=layout(kernel)),
+  )
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
 class RMSNorm(nnx.Module):
   """Divides by the root mean square and scales: no mean is taken off, no bias is added."""
 
@@ -139,10 +186,8 @@ class Mlp(nnx.Module):
       hidden = jax.nn.relu(hidden)
     hidden = drop(hidden, scale)
     down = shard(self.down[...].astype(x.dtype), 'mlp', 'act_embed')
-    layout = out('batch', 'length', 'act_embed')
-    return jnp.einsum('btf,fd->btd', hidden, down, out_sharding=layout)
+    return product(hidden, down, out('batch', 'length', 'act_embed'))
 
   def _widen(self, x, kernel):
     kernel = shard(kernel[...].astype(x.dtype), 'act_embed', 'mlp')
-    layout = out('batch', 'length', 'act_mlp')
-    return jnp.einsum('btd,df->btf', x, kernel, out_sharding=layout)
+    return product(x, kernel, out('batch', 'length', 'act_mlp'))

@@ -21,6 +21,7 @@ from flan_jax.models.layers import (
   drop,
   dropout_scales,
   parameter,
+  product,
   truncated_normal,
 )
 from flan_jax.partitioning import out, shard, whole
@@ -241,15 +242,11 @@ class Transformer(nnx.Module):
     if config.tie_embeddings:
       # T5 1.0 scales what meets the embedding, whose standard deviation is 1.
       x = x * config.embed_dim**-0.5
-      table = shard(self.token_embedding.table[...].astype(x.dtype), 'vocab', 'act_embed')
-      equation, kernel = 'btd,vd->btv', table
+      table = self.token_embedding.table[...].astype(x.dtype)
+      kernel = shard(table, 'vocab', 'act_embed').T
     else:
       kernel = shard(self.logits_kernel[...].astype(x.dtype), 'act_embed', 'vocab')
-      equation = 'btd,dv->btv'
-    layout = out('batch', 'length', 'act_vocab')
-    logits = jnp.einsum(
-      equation, x, kernel, preferred_element_type=jnp.float32, out_sharding=layout
-    )
+    logits = product(x, kernel, out('batch', 'length', 'act_vocab'), jnp.float32)
     if config.padded_vocab_size == config.vocab_size:
       return logits
     used = jnp.arange(config.padded_vocab_size) < config.vocab_size

@@ -43,14 +43,15 @@ def subtract_small(rng: Random) -> dict[str, str]:
 def _walk(rng: Random, num_steps: int, state: str, step: Step) -> dict[str, str]:
   """Lets people, one after another, change a state.
 
-  Every task of this kind has steps 'Ann does something.' and clauses 'Ann: new state.', so that
-  what is learned of one helps the others; no name comes twice, so each clause finds its step.
+  Every task of this kind has steps 'Ann does something.' and clauses 'Ann does something: new
+  state.', so that what is learned of one helps the others. No name comes twice: each clause finds
+  its step by copying, and its state from the clause before.
   """
   start, moves, clauses = state, [], []
   for name in rng.sample(words.NAMES, num_steps):
     deed, state = step(rng, state)
     moves.append(f'{name} {deed}.')
-    clauses.append(f'{name}: {state}.')
+    clauses.append(f'{name} {deed}: {state}.')
   return {
     'start': start, 'moves': ' '.join(moves), 'rationale': ' '.join(clauses), 'answer': state,
   }  # fmt: skip
@@ -64,7 +65,7 @@ def running_total(rng: Random) -> dict[str, str]:
     change = rng.choice([c for c in (-3, -2, -1, 1, 2, 3) if 0 <= number + c <= 9])
     return f'{"adds" if change > 0 else "takes"} {abs(change)}', str(number + change)
 
-  return _walk(rng, 4, str(rng.randint(0, 9)), step)
+  return _walk(rng, 3, str(rng.randint(0, 9)), step)
 
 
 def coin_flip(rng: Random) -> dict[str, str]:

@@ -4,12 +4,12 @@ import dataclasses
 import re
 from pathlib import Path
 
+import gin
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-import gin
 from flan_jax import partitioning
 from flan_jax.models.config import TransformerConfig, parameter_count, train_step_flops
 from flan_jax.models.transformer import Transformer

@@ -19,7 +19,7 @@ from flan_jax.data.vocabularies import get_vocabulary
 
 NAMES = [task.name for task in TASKS]
 BY_NAME = {task.name: task for task in TASKS}
-GOLDEN = ('1', 'x')
+GOLDEN = ('1', '412deaae62d3f934')
 INPUT_TOKENS, TARGET_TOKENS = 64, 32  # rows of the demo's runs
 
 
@@ -57,8 +57,8 @@ def _read(pattern, asked_for, given):
 
 def _running_total(q):
   total = int(q['start'])
-  for number, way in re.findall(r'(\d) (on|off)\.', q['moves']):
-    total += int(number) if way == 'on' else -int(number)
+  for deed, number in re.findall(r'(adds|takes) (\d)\.', q['moves']):
+    total += int(number) if deed == 'adds' else -int(number)
     assert 0 <= total <= 9
   return str(total)
 
@@ -70,7 +70,7 @@ def _coin(q):
 
 def _cups(q):
   ball = {cup: cup == q['start'] for cup in 'ABC'}
-  for a, b in re.findall(r'([ABC]) and ([ABC])\.', q['moves']):
+  for a, b in re.findall(r'swaps ([ABC])([ABC])\.', q['moves']):
     ball[a], ball[b] = ball[b], ball[a]
   return next(cup for cup, here in ball.items() if here)
 
@@ -78,7 +78,7 @@ def _cups(q):
 def _turning(q):
   names = {1j: 'north', 1: 'east', -1j: 'south', -1: 'west'}
   facing = next(point for point, name in names.items() if name == q['start'])
-  for turn in re.findall(r'\w+', q['moves']):
+  for turn in re.findall(r'says (\w+)\.', q['moves']):
     facing *= {'left': 1j, 'right': -1j, 'back': -1}[turn]
   return names[facing]
 
@@ -159,7 +159,7 @@ def test_every_answer_is_what_a_second_solver_finds(name):
 def test_rationales_end_in_the_answer_and_take_a_clause_for_each_step(name):
   for question in questions(name, 'train'):
     clauses = question['rationale'].removesuffix('.').split('. ')
-    assert re.split(r'[ =]', clauses[-1])[-1] == question['answer'], question
+    assert clauses[-1].split()[-1] == question['answer'], question
     # In message_chain the clauses are the calls of one of two chains of equal length.
     steps = question['moves'].count('.') // (2 if name == 'message_chain' else 1)
     assert len(clauses) == steps >= 3
