@@ -62,8 +62,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
       f'`flan-jax {args.verb}` takes no {flag!r}.{_nearest(flag, known)} '
       f'See `flan-jax {args.verb} --help`.'
     )
-  if bindings and args.verb != 'train':
-    raise UsageError(f'--gin bindings belong to `flan-jax train`, not to `{args.verb}`.')
+  if bindings and args.verb not in ('train', 'prepare'):
+    raise UsageError('--gin bindings belong to `flan-jax train` and `prepare`.')
   return args, bindings
 
 
@@ -131,8 +131,9 @@ def _add_data_verbs(verb) -> None:
     'Runs SeqIO once over a mixture and writes the token cache.',
     'flan-jax prepare --mixture demo --cache_dir ~/cache --vocabulary t5.model',
   )
-  p.add_argument('--mixture', required=True, help='mixture or task names, comma separated')
-  p.add_argument('--cache_dir', required=True, help='folder of the cache; one vocabulary each')
+  p.add_argument('--mixture', help='mixture or task names, comma separated')
+  p.add_argument('--cache_dir', help='folder of the cache; one vocabulary each')
+  _gin_flags(p, required=False)
   p.add_argument(
     '--vocabulary',
     default=None,
@@ -166,8 +167,7 @@ def _add_run_verbs(verb) -> None:
     'flan-jax train --gin_file models/t5_1_1/small.gin --gin_file runs/train.gin \\\n'
     '      --mixture cot --cache_dir ~/cache --workdir ~/run --steps 1000 --gin.BATCH_SIZE=16',
   )
-  p.add_argument('--gin_file', action='append', required=True, help='gin file; may be repeated')
-  p.add_argument('--gin_search_paths', default='', help='folders with gin files, comma separated')
+  _gin_flags(p, required=True)
   p.add_argument('--workdir', required=True, help='folder of the run: checkpoints, metrics, report')
   p.add_argument('--mixture', help='MIXTURE_OR_TASK_NAME without inner quotes')
   p.add_argument('--cache_dir', help='CACHE_DIR without inner quotes')
@@ -230,6 +230,11 @@ def _checkpoint_flags(p: argparse.ArgumentParser) -> None:
   p.add_argument('--top_p', type=float, default=1.0, help='sample within this mass (default: all)')
   p.add_argument('--num_beams', type=int, default=4, help='of beam search (default: 4)')
   p.add_argument('--seed', type=int, default=0, help='of sampling (default: 0)')
+
+
+def _gin_flags(p: argparse.ArgumentParser, *, required: bool) -> None:
+  p.add_argument('--gin_file', action='append', required=required, help='gin file; may be repeated')
+  p.add_argument('--gin_search_paths', default='', help='folders with gin files, comma separated')
 
 
 def _task_flags(p: argparse.ArgumentParser) -> None:

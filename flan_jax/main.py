@@ -22,6 +22,14 @@ from gin import config_parser
 
 from flan_jax import command_line, programs
 
+# Flags of `prepare` that a run's gin file can give, so that one file serves both.
+PREPARE_MACROS = {
+  'mixture': 'MIXTURE_OR_TASK_NAME',
+  'cache_dir': 'CACHE_DIR',
+  'vocabulary': 'VOCABULARY',
+  'cot_dir': 'COT_DIR',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -267,6 +275,8 @@ def console(argv: Sequence[str] | None = None) -> int:
       return programs.version()
     if args.verb == 'train':
       return programs.train(args, load_run(args.gin_file, _bindings(args, bindings), _paths(args)))
+    if args.verb == 'prepare':
+      return programs.prepare(_with_macros(args, bindings))
     if args.verb == 'list':
       return programs.list_things(args, gin_folder(), model_parameters)
     return getattr(programs, args.verb)(args)
@@ -288,6 +298,40 @@ def _bindings(args, bindings: list[str]) -> list[str]:
     'SEED': args.seed,
   }
   return [f'{name} = {value!r}' for name, value in flags.items() if value is not None] + bindings
+
+
+def _with_macros(args, bindings: list[str]):
+  """Fills flags of `prepare` that were not given from the macros of gin files and bindings."""
+  macros = {name: attribute for attribute, name in PREPARE_MACROS.items()}
+  for binding in bindings:
+    name = binding.split('=')[0].strip()
+    if name not in macros:
+      raise ConfigError(
+        f'`flan-jax prepare` knows no macro {name}.{_near(name, list(macros))} '
+        f'It takes: {", ".join(macros)}.'
+      )
+  gin.clear_config()
+  gin.config._LOCATION_PREFIXES[:] = ['', *_paths(args), str(gin_folder())]
+  try:
+    for name in args.gin_file or ():
+      path = _find_file(name, gin.config._LOCATION_PREFIXES)
+      gin.parse_config_file(str(path), print_includes_and_imports=False)
+    gin.parse_config(bindings)
+  except ConfigError:
+    raise
+  except Exception as e:
+    raise ConfigError(_explain(e, [])) from e
+  for (name, selector), bound in gin.config._CONFIG.items():
+    value = bound.get('value')
+    given = selector == 'gin.macro' and name in macros and isinstance(value, str)
+    if given and getattr(args, macros[name]) is None:
+      setattr(args, macros[name], value)
+  for flag in ('mixture', 'cache_dir'):
+    if getattr(args, flag) is None:
+      raise command_line.UsageError(
+        f'`flan-jax prepare` needs --{flag}, or {PREPARE_MACROS[flag]} in a gin file.'
+      )
+  return args
 
 
 def _paths(args) -> list[str]:
