@@ -53,18 +53,28 @@ def _register() -> None:
   held_out = [task.name for task in HELD_OUT]
   multistep = [name for name in trained if f'{name}_cot' in forms[name]]
 
-  def training(names) -> list[str]:
-    """Each task asked directly, with rationale where it has one, and with exemplars."""
-    suffixes = ('', '_cot', '_fewshot')
-    return [form for name in names for form in forms[name] if form in {name + s for s in suffixes}]
+  def training(names) -> dict[str, float]:
+    """Each task asked directly, with rationale where it has one, and with exemplars.
+
+    Rationales weigh most: they hold the most to learn. A few-shot prompt is as long as three
+    others.
+    """
+    rates = {}
+    for name in names:
+      rates[name] = 0.5 if name in multistep else 1.0
+      if name in multistep:
+        rates[f'{name}_cot'] = 2.0
+      if f'{name}_fewshot' in forms[name]:
+        rates[f'{name}_fewshot'] = 0.2
+    return rates
 
   def unseen_wordings(names) -> list[str]:
     return [f'{name}_unseen_wordings' for name in names]
 
-  # To train on. All members weigh the same: they have the same number of examples.
-  instruction_mixture('demo', training(trained), rule='uniform')
-  instruction_mixture('demo_half', training(HALF), rule='uniform')
-  instruction_mixture('demo_quarter', training(QUARTER), rule='uniform')
+  # To train on.
+  instruction_mixture('demo', training(trained))
+  instruction_mixture('demo_half', training(HALF))
+  instruction_mixture('demo_quarter', training(QUARTER))
   # To evaluate on.
   instruction_mixture('demo_unseen_examples', trained, rule='uniform')
   instruction_mixture('demo_unseen_wordings', unseen_wordings(trained), rule='uniform')
