@@ -21,7 +21,7 @@ demo: .venv/ready  ## Prepares, trains, evaluates and answers on the demo tasks;
 	@bash launch/demo.sh
 
 ablation: .venv/ready  ## Compares training with and without rationales, and with fewer tasks.
-	@bash launch/ablation.sh
+	@$(RUN) benchmarks/ablation.py
 
 test: .venv/ready  ## Runs the tests, without the slow ones.
 	@$(RUN) -m pytest -q -m '$(QUICK)'
