@@ -24,9 +24,7 @@ def make_state(seed: float):
 
 
 def abstract(tree):
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def save(directory, steps, config=CONFIG, scores=None):
@@ -37,7 +35,9 @@ def save(directory, steps, config=CONFIG, scores=None):
 
 
 def assert_equal(left, right):
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), left, right)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), left, right
+  )
 
 
 def test_a_saved_state_comes_back_bitwise_with_its_meta(tmp_path):
