@@ -94,7 +94,7 @@ def train(out: Path, condition: str, seed: int, steps: int, core: int) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--out', type=Path, default=Path('runs/ablation'))
   parser.add_argument('--steps', type=int, default=1200)
   parser.add_argument('--seeds', type=int, default=3)
@@ -119,7 +119,8 @@ def main() -> None:
   def run(job):
     core = cores.get()
     try:
-      train(out, *job, args.steps, core)
+      condition, seed = job
+      train(out, condition, seed, args.steps, core)
     finally:
       cores.put(core)
     return job

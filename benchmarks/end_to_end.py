@@ -166,7 +166,7 @@ def in_own_process(program: str) -> list[tuple[float, float]]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--cache_dir', required=True)
   parser.add_argument('--mixture', default='cot')
   parser.add_argument('--inputs_length', type=int, default=256)

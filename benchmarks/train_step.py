@@ -142,7 +142,7 @@ def in_own_process(program: str, steps: int) -> list[float]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--steps', type=int, default=5, help='measured steps a process')
   parser.add_argument('--repeats', type=int, default=2, help='processes of each program, in turns')
   parser.add_argument('--unrolled', action='store_true', help='ours without scan over layers')

@@ -272,7 +272,7 @@ def locate(checkpoint: str | os.PathLike) -> tuple[Path, int]:
 
 
 def _preservation(config: CheckpointConfig):
-  policies = [checkpoint_managers.LatestN(config.keep_last)]
+  policies: list[Any] = [checkpoint_managers.LatestN(config.keep_last)]
   if config.keep_best:
     policies.append(
       checkpoint_managers.BestN(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from gin import config as gin_config
 from gin import config_parser
 
 from flan_jax import command_line, programs
@@ -68,7 +69,7 @@ def load_run(
   """
   gin.clear_config()
   folders = ['', *search_paths, str(gin_folder())]
-  gin.config._LOCATION_PREFIXES[:] = folders
+  gin_config._LOCATION_PREFIXES[:] = folders
   paths = [_find_file(name, folders) for name in files]
   sources, imports = {}, []
   for path in paths:
@@ -155,7 +156,7 @@ def _short(path: Path) -> str:
 def _check_required(sources: dict[str, str]) -> None:
   missing = [
     scope
-    for (scope, selector), bound in gin.config._CONFIG.items()
+    for (scope, selector), bound in gin_config._CONFIG.items()
     if selector == 'gin.macro' and str(bound.get('value')) == '%gin.REQUIRED'
   ]
   unknown = [n for n, s in sources.items() if s == 'command line' and '.' not in n]
@@ -170,8 +171,8 @@ def _check_required(sources: dict[str, str]) -> None:
 def _refuse_unused(sources: dict[str, str]) -> None:
   """Refuses bindings of the user's that nothing used; the package's own defaults may idle."""
   unused, used_macros = [], []
-  for (scope, selector), bound in gin.config._CONFIG.items():
-    operative = gin.config._OPERATIVE_CONFIG.get((scope, selector))
+  for (scope, selector), bound in gin_config._CONFIG.items():
+    operative = gin_config._OPERATIVE_CONFIG.get((scope, selector))
     names = [scope] if selector == 'gin.macro' else [_name(scope, selector, p) for p in bound]
     if operative is None:
       unused += names
@@ -201,15 +202,15 @@ def _source_of(name: str, sources: dict[str, str]) -> str:
 
 def _resolved_values(sources: dict[str, str]) -> dict[str, dict[str, str]]:
   values = {}
-  for (_, selector), bound in sorted(gin.config._OPERATIVE_CONFIG.items(), key=lambda i: i[0][1]):
+  for (_, selector), bound in sorted(gin_config._OPERATIVE_CONFIG.items(), key=lambda i: i[0][1]):
     if selector.startswith('gin.'):
       continue
     for parameter, value in bound.items():
       # gin's scope here is the macro that made the object, which the sources do not have.
       name, macro = _name('', selector, parameter), None
-      while isinstance(value, gin.config.ConfigurableReference) and value.selector == 'gin.macro':
+      while isinstance(value, gin_config.ConfigurableReference) and value.selector == 'gin.macro':
         macro = value.scoped_selector.rpartition('/')[0]
-        value = gin.config._CONFIG[(macro, 'gin.macro')]['value']
+        value = gin_config._CONFIG[(macro, 'gin.macro')]['value']
       source = f'{macro}, {_source_of(macro, sources)}' if macro else _source_of(name, sources)
       values[name] = {'value': _literal(value), 'source': source}
   return values
@@ -236,7 +237,7 @@ def _explain(error: Exception, imports: Sequence[str]) -> str:
     return f'{text.split(";")[0]}.{_near(match[1], names)}'
   match = re.search(r"macro\(\) missing .* in scope '(\w+)'", text)
   if match:
-    macros = [s for s, selector in gin.config._CONFIG if selector == 'gin.macro']
+    macros = [s for s, selector in gin_config._CONFIG if selector == 'gin.macro']
     return f'No macro %{match[1]} is defined.{_near(match[1], macros)}'
   match = re.search(r"'(\w+)' was not provided by an import", text)
   if match:
@@ -311,17 +312,17 @@ def _with_macros(args, bindings: list[str]):
         f'It takes: {", ".join(macros)}.'
       )
   gin.clear_config()
-  gin.config._LOCATION_PREFIXES[:] = ['', *_paths(args), str(gin_folder())]
+  gin_config._LOCATION_PREFIXES[:] = ['', *_paths(args), str(gin_folder())]
   try:
     for name in args.gin_file or ():
-      path = _find_file(name, gin.config._LOCATION_PREFIXES)
+      path = _find_file(name, gin_config._LOCATION_PREFIXES)
       gin.parse_config_file(str(path), print_includes_and_imports=False)
     gin.parse_config(bindings)
   except ConfigError:
     raise
   except Exception as e:
     raise ConfigError(_explain(e, [])) from e
-  for (name, selector), bound in gin.config._CONFIG.items():
+  for (name, selector), bound in gin_config._CONFIG.items():
     value = bound.get('value')
     given = selector == 'gin.macro' and name in macros and isinstance(value, str)
     if given and getattr(args, macros[name]) is None:

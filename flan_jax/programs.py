@@ -57,7 +57,11 @@ def list_things(args: Namespace, gin_folder: Path, parameter_count: Callable) ->
 
   listing.list_things(
     listing.ListConfig(
-      args.kind, gin_folder, folders=_folders(args), as_json=args.json, **_modules(args)
+      args.kind,
+      gin_folder,
+      tasks_modules=_modules(args),
+      folders=_folders(args),
+      as_json=args.json,
     ),
     parameter_count=parameter_count,
   )
@@ -145,7 +149,7 @@ def prepare(args: Namespace) -> int:
       seed=args.seed,
       max_examples=args.max_examples,
       force=args.force,
-      **_modules(args),
+      tasks_modules=_modules(args),
     )
   )
   return 0 if result.ok else 1
@@ -293,8 +297,8 @@ def _load(args: Namespace) -> _Loaded:
   return _Loaded(model, vocabulary, step, folder / str(step), lengths, decode, args.seed)
 
 
-def _modules(args: Namespace) -> dict[str, tuple[str, ...]]:
-  return {'tasks_modules': tuple(args.tasks_module)} if args.tasks_module else {}
+def _modules(args: Namespace) -> tuple[str, ...]:
+  return tuple(args.tasks_module or ('flan_jax.tasks',))
 
 
 def _folders(args: Namespace) -> dict[str, str]:

@@ -163,7 +163,8 @@ def train_step(
 
   def update():
     updates, opt_state = config.optimizer.update(grads, state.opt_state, state.model)
-    return optax.apply_updates(state.model, updates), opt_state
+    params: Any = state.model
+    return optax.apply_updates(params, updates), opt_state
 
   model, opt_state = jax.lax.cond(good, update, lambda: (state.model, state.opt_state))
   next_state = TrainState(step=state.step + 1, model=model, opt_state=opt_state, guard=guard_state)
