@@ -157,7 +157,7 @@ def train_step(
   divisor = losses.normalizing_factor(config.loss.normalizing_factor, batch)
   sums, grads = _sum_gradients(state, batch, config, collections)
   grads = jax.tree.map(lambda g: g / divisor, grads)
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   mean_loss = sums['loss'] / jnp.maximum(sums['weight'], 1e-9)
   good, guard_state = guard_lib.judge(state.guard, mean_loss, grad_norm, config.guard)
 
