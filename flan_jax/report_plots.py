@@ -59,6 +59,7 @@ def line_chart(series: Sequence[Series], *, title: str, unit: str, scale: str = 
   axes.yaxis.set_major_formatter(_short)
   if scale == 'log' and values and min(values) > 0 and max(values) > 20 * min(values):
     axes.set_yscale('log')
+    _label_log_axis(axes.yaxis)
   elif scale == 'percent':
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(lambda v, _: f'{100 * v:.0f}%')
@@ -70,6 +71,15 @@ def line_chart(series: Sequence[Series], *, title: str, unit: str, scale: str = 
   axes.set_xlabel('step (updates)')
   axes.set_ylabel(unit)
   return _svg(figure, title)
+
+
+def _label_log_axis(axis) -> None:
+  """Plain numbers: matplotlib's own labels are mathematics, which dollars in names rule out."""
+  from matplotlib import ticker
+
+  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
+  axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def dot_chart(

@@ -442,3 +442,9 @@ def test_a_comparison_refuses_nothing_and_runs_without_evaluation(tmp_path):
   workdir = make_workdir(tmp_path / 'run', evaluations=())
   with pytest.raises(ValueError, match=r"The run '.*run' has no evaluation to compare"):
     report.write_comparison({'q': {'c': [workdir]}}, tmp_path / 'out.html')
+
+
+def test_a_logarithmic_axis_has_plain_numbers():
+  falling = report_plots.Series('loss', [0, 1, 2], [7.2, 0.4, 0.15], 0)
+  svg = report_plots.line_chart([falling], title='Loss', unit='nats', scale='log')
+  assert 'mathdefault' not in svg and '>0.2<' in svg
