@@ -14,12 +14,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 import numpy as np
+import t5_small
 
 WARM_UP_STEPS = 2
 
@@ -29,19 +28,9 @@ def run_ours(args) -> list[tuple[float, float]]:
   import jax
 
   from flan_jax import optimizers, partitioning, train
-  from flan_jax.models.config import TransformerConfig
 
   config = train.TrainConfig(
-    model=TransformerConfig(
-      vocab_size=32128,
-      embed_dim=512,
-      num_encoder_layers=8,
-      num_decoder_layers=8,
-      num_heads=6,
-      head_dim=64,
-      mlp_dim=1024,
-      scan_layers=False,
-    ),
+    model=t5_small.our_config(),
     data=train.DataConfig(
       args.cache_dir,
       args.mixture,
@@ -76,13 +65,7 @@ def run_ours(args) -> list[tuple[float, float]]:
 def run_hugging_face(args) -> list[tuple[float, float]]:
   """(seconds, useful tokens) of each step of the Trainer."""
   import torch
-  from transformers import (
-    T5Config,
-    T5ForConditionalGeneration,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-  )
+  from transformers import Trainer, TrainerCallback, TrainingArguments
 
   from flan_jax.data import cache
   from flan_jax.data.mixture import resolve
@@ -114,21 +97,7 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
     def on_step_end(self, *args, **kwargs):
       times.append(time.perf_counter())
 
-  model = T5ForConditionalGeneration(
-    T5Config(
-      vocab_size=32128,
-      d_model=512,
-      d_kv=64,
-      d_ff=1024,
-      num_layers=8,
-      num_decoder_layers=8,
-      num_heads=6,
-      dropout_rate=0.0,
-      feed_forward_proj='gated-gelu',
-      tie_word_embeddings=False,
-    )
-  )
-  model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+  model = t5_small.hugging_face_model()
   with tempfile.TemporaryDirectory() as folder:
     Trainer(
       model=model,
@@ -159,12 +128,6 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
   )
 
 
-def in_own_process(program: str) -> list[tuple[float, float]]:
-  command = [sys.executable, __file__, *sys.argv[1:], '--run', program]
-  done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--cache_dir', required=True)
@@ -184,7 +147,7 @@ def main() -> None:
   rates = {'ours': [], 'hugging_face': []}
   for _ in range(args.repeats):
     for program, found in rates.items():
-      timed = in_own_process(program)
+      timed = t5_small.in_own_process(program)
       found.append(sum(tokens for _, tokens in timed) / sum(seconds for seconds, _ in timed))
   medians = {program: statistics.median(found) for program, found in rates.items()}
   figures = {

@@ -13,13 +13,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 
 import numpy as np
+import t5_small
 
-ROWS, INPUTS, TARGETS, VOCAB = 8, 512, 128, 32128
+ROWS, INPUTS, TARGETS = 8, 512, 128
 
 
 def measure(step, steps: int) -> list[float]:
@@ -32,24 +31,13 @@ def measure(step, steps: int) -> list[float]:
   return seconds
 
 
-def run_ours(steps: int) -> list[float]:
+def run_ours(args) -> list[float]:
   import jax
 
   from flan_jax import optimizers, partitioning, train
-  from flan_jax.models.config import TransformerConfig
 
-  model = TransformerConfig(
-    vocab_size=VOCAB,
-    embed_dim=512,
-    num_encoder_layers=8,
-    num_decoder_layers=8,
-    num_heads=6,
-    head_dim=64,
-    mlp_dim=1024,
-    scan_layers='--unrolled' not in sys.argv,
-  )
   config = train.TrainConfig(
-    model=model,
+    model=t5_small.our_config(scan_layers=not args.unrolled),
     data=train.DataConfig('', '', {'inputs': INPUTS, 'targets': TARGETS}, ROWS),
     optimizer=optimizers.adafactor(1e-3),
     steps=1,
@@ -82,33 +70,16 @@ def run_ours(steps: int) -> list[float]:
       state, metrics = compiled(state, jax.device_put(batch(rng), sharding))
       float(metrics['loss'])
 
-    return measure(step, steps)
+    return measure(step, args.steps)
 
 
-def run_hugging_face(steps: int) -> list[float]:
+def run_hugging_face(args) -> list[float]:
   import torch
-  from transformers import T5Config, T5ForConditionalGeneration
   from transformers.optimization import Adafactor
 
   torch.manual_seed(0)
   torch.set_num_threads(os.cpu_count() or 1)
-  model = T5ForConditionalGeneration(
-    T5Config(
-      vocab_size=VOCAB,
-      d_model=512,
-      d_kv=64,
-      d_ff=1024,
-      num_layers=8,
-      num_decoder_layers=8,
-      num_heads=6,
-      dropout_rate=0.0,
-      feed_forward_proj='gated-gelu',
-      tie_word_embeddings=False,
-    )
-  )
-  # transformers ties the two whatever the configuration says; T5 1.1 has them apart.
-  model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-  assert sum(p.numel() for p in model.parameters()) == 76_961_152
+  model = t5_small.hugging_face_model()
   optimizer = Adafactor(
     model.parameters(), lr=1e-3, scale_parameter=True, relative_step=False, warmup_init=False
   )
@@ -120,7 +91,7 @@ def run_hugging_face(steps: int) -> list[float]:
     model(input_ids=tokens[:, :INPUTS], labels=tokens[:, INPUTS:]).loss.backward()
     optimizer.step()
 
-  return measure(step, steps)
+  return measure(step, args.steps)
 
 
 def gemm_peak() -> float:
@@ -134,13 +105,6 @@ def gemm_peak() -> float:
   return 2 * 4096**3 / min(seconds)
 
 
-def in_own_process(program: str, steps: int) -> list[float]:
-  command = [sys.executable, __file__, '--run', program, '--steps', str(steps)]
-  command += [a for a in sys.argv[1:] if a == '--unrolled']
-  done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--steps', type=int, default=5, help='measured steps a process')
@@ -151,27 +115,18 @@ def main() -> None:
   args = parser.parse_args()
   if args.run:
     run = run_ours if args.run == 'ours' else run_hugging_face
-    print(json.dumps(run(args.steps)))
+    print(json.dumps(run(args)))
     return
-  from flan_jax.models.config import TransformerConfig, train_step_flops
+  from flan_jax.models.config import train_step_flops
 
-  shape = TransformerConfig(
-    vocab_size=VOCAB,
-    embed_dim=512,
-    num_encoder_layers=8,
-    num_decoder_layers=8,
-    num_heads=6,
-    head_dim=64,
-    mlp_dim=1024,
-  )
-  flops = train_step_flops(shape, ROWS, INPUTS, TARGETS)
+  flops = train_step_flops(t5_small.our_config(), ROWS, INPUTS, TARGETS)
   seconds = {'ours': [], 'hugging_face': []}
   first = {}
   peaks = []
   for _ in range(args.repeats):
     peaks.append(gemm_peak())
     for program, measured in seconds.items():
-      all_seconds = in_own_process(program, args.steps)
+      all_seconds = t5_small.in_own_process(program)
       first.setdefault(program, all_seconds[0])
       measured += all_seconds[1:]
   peak = statistics.median(peaks)

@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(cache_dir, tmp_path):
     tiny.make_config(cache_dir, steps=0)
   with pytest.raises(ValueError, match='4 rows cannot be split over data x fsdp = 8 devices'):
     run(mesh=ONE_AXIS, microbatches=2)
-  with pytest.raises(ValueError, match='needs 6 devices and there are 8'):
+  with pytest.raises(ValueError, match='needs 6 devices, but there are 8'):
     run(mesh=partitioning.MeshConfig(data=3, fsdp=2))
   with pytest.raises(ValueError, match='cannot be split over tensor = 4'):
     run(mesh=partitioning.MeshConfig(data=2, tensor=4))
