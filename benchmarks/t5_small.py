@@ -41,6 +41,7 @@ def hugging_face_model() -> Any:
       dropout_rate=0.0,
       feed_forward_proj='gated-gelu',
       tie_word_embeddings=False,
+      decoder_start_token_id=0,
     )
   )
   # transformers ties the two whatever the configuration says; T5 1.1 has them apart.

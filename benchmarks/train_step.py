@@ -88,7 +88,7 @@ def run_hugging_face(args) -> list[float]:
   def step(rng):
     tokens = torch.from_numpy(rng.integers(2, 32000, (ROWS, INPUTS + TARGETS)))
     optimizer.zero_grad(set_to_none=True)
-    model(input_ids=tokens[:, :INPUTS], labels=tokens[:, INPUTS:]).loss.backward()
+    model(input_ids=tokens[:, :INPUTS], labels=tokens[:, INPUTS:].contiguous()).loss.backward()
     optimizer.step()
 
   return measure(step, args.steps)
