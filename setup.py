@@ -38,7 +38,13 @@ CORE = [
 
 EXTRAS = {
   # To prepare data: SeqIO 0.0.20 with the TensorFlow that its tensorflow-text was built for.
-  'seqio': ['seqio>=0.0.20,<0.1', 'tensorflow>=2.21,<2.22', 'pyarrow>=18'],
+  # TFDS 4.9.10 builds data sets with importlib_resources and does not ask for it.
+  'seqio': [
+    'seqio>=0.0.20,<0.1',
+    'tensorflow>=2.21,<2.22',
+    'pyarrow>=18',
+    'importlib_resources>=6',
+  ],
   'cuda': [
     'jax[cuda12]>=0.10,<0.11; python_version < "3.12"',
     'jax[cuda12]>=0.12,<0.13; python_version >= "3.12"',
@@ -57,7 +63,7 @@ EXTRAS = {
     'uv>=0.8',  # installs the lock, and makes it
   ],
   # The programs that benchmarks/ measures us against; they run on the CPU.
-  'bench': ['torch==2.13.0', 'transformers>=5.23,<5.24'],
+  'bench': ['torch==2.13.0', 'transformers>=5.23,<5.24', 'accelerate>=1.10'],
 }
 
 
