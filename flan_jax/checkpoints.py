@@ -109,7 +109,8 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Committed steps, oldest first; a save that died is none of them."""
-    return sorted(self._manager.all_steps(read=True))
+    self._manager.reload()
+    return sorted(self._manager.all_steps())
 
   def save(self, step: int, model: Any, opt_state: Any, meta: dict, score: float | None = None):
     """Saves one step; returns once the arrays are copied off the devices.
