@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
     match = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
     if match:
       choices = re.findall(r'[\w-]+', match[2])
-      message = f'No {_kind(message)} {match[1]!r}.{_nearest(match[1], choices)} '
+      message = f'No {_kind(message)} {match[1]!r}.{nearest(match[1], choices)} '
       message += f'There are: {", ".join(choices)}.'
     raise UsageError(f'{message.rstrip(".")}. See `{self.prog} --help`.')
 
@@ -59,7 +59,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     flag = unknown[0].split('=')[0]
     known = verbs[args.verb].flags()
     raise UsageError(
-      f'`flan-jax {args.verb}` takes no {flag!r}.{_nearest(flag, known)} '
+      f'`flan-jax {args.verb}` takes no {flag!r}.{nearest(flag, known)} '
       f'See `flan-jax {args.verb} --help`.'
     )
   if bindings and args.verb not in ('train', 'prepare'):
@@ -252,6 +252,7 @@ def _kind(message: str) -> str:
   return 'verb' if name is None or name[1] == 'VERB' else name[1].rstrip(':')
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+  """' Did you mean 'x'?' or nothing, for the end of an error's first sentence."""
   close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
   return f' Did you mean {close[0]!r}?' if close else ''
