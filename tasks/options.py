@@ -5,15 +5,15 @@ When its items are lettered or numbered, the label stands for the answer as the 
 wordings that a block is placed in are templates; see templates.py.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
 from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError
-from flan_jax.tasks.templates import DATA, TemplateError, choose
+from flan_jax.tasks.styles import load_parts
+from flan_jax.tasks.templates import TemplateError, choose
 
 # The alphabet ends here, so every kind of label does.
 MAX_OPTIONS = 26
@@ -79,25 +79,9 @@ class OptionParts:
 @lru_cache(maxsize=1)
 def option_parts() -> OptionParts:
   """Reads data/option_styles.json, once; templates.templates_hash([...]) names the content."""
-  path = DATA / 'option_styles.json'
-  allowed = {
-    'headings': {'id', 'heading'},
-    'items': {f.name for f in fields(OptionStyle)} - {'heading', 'ending'},
-    'endings': {'id', 'ending'},
-  }
-  try:
-    groups: Mapping[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-    if set(groups) != set(allowed):
-      raise ValueError(f'it holds {listing(groups)} instead of {listing(allowed)}')
-    for group, known in allowed.items():
-      for item in groups[group]:
-        if unknown := sorted(set(item) - known):
-          raise ValueError(
-            f'{group} {item.get("id")!r} has {unknown[0]!r}; known: {listing(known)}'
-          )
-    return OptionParts(**{g: tuple(OptionStyle(**item) for item in groups[g]) for g in allowed})
-  except (OSError, ValueError, TypeError) as e:
-    raise TemplateError(f'Cannot use the option styles {path}: {e}.') from e
+  item = {f.name for f in fields(OptionStyle)} - {'heading', 'ending'}
+  allowed = {'headings': {'id', 'heading'}, 'items': item, 'endings': {'id', 'ending'}}
+  return OptionParts(**load_parts('option_styles.json', OptionStyle, allowed))
 
 
 def choose_style(*key: Any) -> OptionStyle:

@@ -1,7 +1,7 @@
 import collections
 
 import pytest
-from flan_jax.tasks import options as options_module
+from flan_jax.tasks import templates
 from flan_jax.tasks.options import (
   KINDS,
   LETTERED,
@@ -187,7 +187,7 @@ def test_a_style_that_cannot_be_is_refused():
 )
 def test_a_damaged_file_of_styles_is_told(text, message, tmp_path, monkeypatch):
   (tmp_path / 'option_styles.json').write_text(text)
-  monkeypatch.setattr(options_module, 'DATA', tmp_path)
+  monkeypatch.setattr(templates, 'DATA', tmp_path)
   option_parts.cache_clear()
   try:
     with pytest.raises(TemplateError, match=message):
