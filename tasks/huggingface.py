@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flan_jax.tasks.folders import FileInFolder, Folder, FolderError
+from flan_jax.tasks.folders import FileInFolder, FolderError
 from flan_jax.tasks.naming import listing, nearest
-from flan_jax.tasks.readers import DataError, json_objects, parquet_rows
+from flan_jax.tasks.readers import DataError, json_objects
 from flan_jax.tasks.rows import Availability, Row, Source, row_id
 from flan_jax.tasks.sources import JSONL
 
@@ -33,16 +33,16 @@ class HuggingFace(Source):
   of several parts. columns: those to read, all by default.
   """
 
-  path: str | os.PathLike | FileInFolder | Folder
+  path: str | os.PathLike | FileInFolder
   config: str = ''
   split: str = 'train'
   columns: tuple[str, ...] | None = None
 
   def root(self) -> Path:
     """Returns the folder, asking for it if it is named later."""
-    if isinstance(self.path, FileInFolder | Folder):
-      return self.path.path()
-    return Path(self.path).expanduser()
+    if isinstance(self.path, str | os.PathLike):
+      return Path(self.path).expanduser()
+    return self.path.path()
 
   def shards(self) -> tuple[Path, ...]:
     """Returns the files of the split, in order.
@@ -75,7 +75,7 @@ class HuggingFace(Source):
       raise DataError(f'{self.where()} has no rows; it must hold at least one.')
 
   def where(self) -> str:
-    path = self.path.name.upper() if isinstance(self.path, Folder) else str(self.path)
+    path = str(self.path).removesuffix('/.')
     return f'huggingface:{path}{"/" if self.config else ""}{self.config} {self.split}'
 
   def available(self) -> Availability:
@@ -172,7 +172,11 @@ def _splits(place: Path) -> Iterator[str]:
   """Names the splits that a folder seems to have, for the error that names a wrong one."""
   for folder in (place, place / 'data'):
     for path in sorted(folder.glob('*')) if folder.is_dir() else ():
-      if path.is_dir() and any(next(path.glob(f'*{kind}'), None) for kind in _KINDS):
+      if (
+        path.is_dir()
+        and path.name != 'data'
+        and any(next(path.glob(f'*{kind}'), None) for kind in _KINDS)
+      ):
         yield path.name
       elif path.suffix in _KINDS and path.stem.partition('-')[0] != 'data':
         yield _OF.sub('', path.stem)
@@ -180,14 +184,53 @@ def _splits(place: Path) -> Iterator[str]:
 
 def _read(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (row number from 1, fields) of one shard; a shard may have no rows."""
-  if path.suffix == '.jsonl':
-    for number, fields in json_objects(path):
-      _check_columns(f'{path} row {number}', columns, list(fields))
-      yield number, {name: fields[name] for name in columns} if columns else fields
-  elif path.suffix == '.arrow':
-    yield from _arrow_rows(path, columns)
-  elif not _is_empty(path):
-    yield from parquet_rows(path, columns)
+  if path.suffix != '.jsonl':
+    yield from _columnar(path, columns)
+    return
+  for number, fields in json_objects(path):
+    _check_columns(f'{path} line {number}', columns, list(fields))
+    yield number, {name: fields[name] for name in columns} if columns else fields
+
+
+def _columnar(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields (row number from 1, fields) of a Parquet or Arrow file."""
+  try:
+    import pyarrow
+    import pyarrow.ipc
+    import pyarrow.parquet
+  except ImportError as e:
+    raise DataError(f'Reading {path} needs pyarrow; pip install pyarrow.') from e
+  number = 0
+  batches = _parquet_batches if path.suffix == '.parquet' else _arrow_batches
+  try:
+    for batch in batches(pyarrow, path, columns):
+      for start in range(0, batch.num_rows, _BATCH):
+        for fields in batch.slice(start, _BATCH).to_pylist():
+          number += 1
+          yield number, fields
+  except (pyarrow.ArrowException, OSError) as e:
+    reason = (str(e).splitlines() or ['it is empty'])[0].rstrip('.')
+    kind = path.suffix[1:].title()
+    raise DataError(f'{path} is damaged or not {kind} (after {number} rows): {reason}.') from e
+
+
+def _parquet_batches(pyarrow: Any, path: Path, columns: tuple[str, ...] | None) -> Iterator[Any]:
+  # By default the whole file would be fetched ahead, and a whole row group without a buffer size.
+  with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+    _check_columns(path, columns, file.schema_arrow.names)
+    yield from file.iter_batches(_BATCH, columns=list(columns) if columns else None)
+
+
+def _arrow_batches(pyarrow: Any, path: Path, columns: tuple[str, ...] | None) -> Iterator[Any]:
+  """Yields the batches of a stream (what `datasets` writes) or of a file with a footer."""
+  with pyarrow.memory_map(str(path)) as file:
+    footer = file.read(6) == b'ARROW1'
+    file.seek(0)
+    reader = pyarrow.ipc.open_file(file) if footer else pyarrow.ipc.open_stream(file)
+    _check_columns(path, columns, reader.schema.names)
+    batches = map(reader.get_batch, range(reader.num_record_batches)) if footer else reader
+    for batch in batches:
+      yield batch.select(list(columns)) if columns else batch
 
 
 def _check_columns(where: Path | str, columns: tuple[str, ...] | None, known: list[str]) -> None:
@@ -196,56 +239,6 @@ def _check_columns(where: Path | str, columns: tuple[str, ...] | None, known: li
       raise DataError(
         f'{where} has no column {name!r}.{nearest(name, known)} Columns: {", ".join(known)}.'
       )
-
-
-def _is_empty(path: Path) -> bool:
-  """Whether a Parquet file is sound and has no rows; other faults are found on reading."""
-  try:
-    import pyarrow
-    import pyarrow.parquet
-  except ImportError:
-    return False
-  try:
-    return pyarrow.parquet.read_metadata(path).num_rows == 0
-  except (pyarrow.ArrowException, OSError):
-    return False
-
-
-def _arrow_rows(
-  path: Path, columns: tuple[str, ...] | None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields (row number from 1, fields) of an Arrow stream or file, mapped to memory."""
-  try:
-    import pyarrow
-    import pyarrow.ipc
-  except ImportError as e:
-    raise DataError(f'Reading {path} needs pyarrow; pip install pyarrow.') from e
-  number = 0
-  try:
-    with pyarrow.memory_map(str(path)) as file:
-      for batch in _batches(pyarrow, file):
-        _check_columns(path, columns, batch.schema.names)
-        if columns:
-          batch = batch.select(list(columns))
-        for start in range(0, batch.num_rows, _BATCH):
-          for fields in batch.slice(start, _BATCH).to_pylist():
-            number += 1
-            yield number, fields
-  except (pyarrow.ArrowException, OSError) as e:
-    reason = (str(e).splitlines() or ['it is empty'])[0].rstrip('.')
-    raise DataError(f'{path} is damaged or not Arrow (after {number} rows): {reason}.') from e
-
-
-def _batches(pyarrow: Any, file: Any) -> Iterator[Any]:
-  """Yields the record batches of a stream (what `datasets` writes) or of a file with a footer."""
-  magic = file.read(6)
-  file.seek(0)
-  if magic != b'ARROW1':
-    yield from pyarrow.ipc.open_stream(file)
-    return
-  reader = pyarrow.ipc.open_file(file)
-  for i in range(reader.num_record_batches):
-    yield reader.get_batch(i)
 
 
 def _joined(hashes: list[str]) -> str:

@@ -30,13 +30,12 @@ class P3Task(CollectionTask):
 
 
 def fields(row: dict[str, Any]) -> dict[str, Any] | None:
-  r"""Returns prompt and answer without blanks around them; None where one is empty, or
-  too long to be read.
+  r"""Returns prompt and answer without blanks around them, or None.
 
-  options are the answer choices, where there are at least two and the answer is one of them.
-  Newlines inside are kept: {'inputs_pretokenized': 'A?\nB?', 'targets_pretokenized': '\nyes',
-  'answer_choices': ['yes', 'no']} -> {'prompt': 'A?\nB?', 'answer': 'yes', 'options': ['yes',
-  'no']}.
+  None where one is empty or has more than MAX_CHARACTERS. options are the answer choices, where
+  there are at least two and the answer is one of them. Newlines inside are kept:
+  {'inputs_pretokenized': 'A?\nB?', 'targets_pretokenized': '\nyes', 'answer_choices': ['yes',
+  'no']} -> {'prompt': 'A?\nB?', 'answer': 'yes', 'options': ['yes', 'no']}.
   """
   for name in ('inputs_pretokenized', 'targets_pretokenized'):
     if name not in row:
@@ -44,7 +43,7 @@ def fields(row: dict[str, Any]) -> dict[str, Any] | None:
   prompt, answer = _text(row['inputs_pretokenized']), _text(row['targets_pretokenized'])
   if not prompt or not answer or max(len(prompt), len(answer)) > MAX_CHARACTERS:
     return None
-  out = {'prompt': prompt, 'answer': answer}
+  out: dict[str, Any] = {'prompt': prompt, 'answer': answer}
   choices = row.get('answer_choices')
   options = list(dict.fromkeys(filter(None, map(_text, choices or ()))))
   if len(options) >= 2 and answer in options:
@@ -61,7 +60,7 @@ def fields_with_options(row: dict[str, Any]) -> dict[str, Any] | None:
 def source(task: P3Task, split: str = 'train') -> HuggingFace:
   """Returns where the rows of a subtask are read: FOLDER/NAME/train-*.parquet, NAME.jsonl, ..."""
   return HuggingFace(
-    P3_DIR,
+    P3_DIR / '.',  # where in it a subtask is kept differs between dumps
     task.name,
     split,
     licence=task.licence,
