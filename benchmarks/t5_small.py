@@ -8,7 +8,7 @@ from typing import Any
 VOCAB_SIZE = 32128
 
 
-def our_config(**changes) -> Any:
+def our_config() -> Any:
   """The configuration of gin/models/t5_1_1/small.gin in float32."""
   from flan_jax.models.config import TransformerConfig
 
@@ -20,7 +20,7 @@ def our_config(**changes) -> Any:
     num_heads=6,
     head_dim=64,
     mlp_dim=1024,
-    **changes,
+    scan_layers=False,
   )
 
 

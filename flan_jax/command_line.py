@@ -4,10 +4,11 @@ What a verb does is in main.py. gin bindings (`--gin.NAME=VALUE`) are collected 
 """
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from typing import NoReturn
+
+from flan_jax.naming import nearest
 
 _DESCRIPTION = """\
 Instruction-tune language models in JAX.
@@ -250,9 +251,3 @@ def _task_flags(p: argparse.ArgumentParser) -> None:
 def _kind(message: str) -> str:
   name = re.match(r'argument (\S+):', message)
   return 'verb' if name is None or name[1] == 'VERB' else name[1].rstrip(':')
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-  """' Did you mean 'x'?' or nothing, for the end of an error's first sentence."""
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-  return f' Did you mean {close[0]!r}?' if close else ''

@@ -16,6 +16,7 @@ from rich.console import Console
 from flan_jax.console import Column, console, print_table, visible
 from flan_jax.data import catalogue, seqio_tasks
 from flan_jax.data.mixture import ExamplesProportional, Rate
+from flan_jax.naming import unknown
 
 KINDS = ('tasks', 'mixtures', 'models', 'recipes')
 _RECIPE_FOLDERS = ('recipes', 'runs')
@@ -46,7 +47,7 @@ class ListConfig:
 
   def __post_init__(self):
     if self.kind not in (*KINDS, 'all'):
-      raise ListError(catalogue.unknown('list of', self.kind, (*KINDS, 'all')))
+      raise ListError(unknown('list of', self.kind, (*KINDS, 'all')))
 
 
 def list_things(

@@ -6,7 +6,6 @@ Sums, never means: the train step adds them over microbatches and devices and di
 
 import dataclasses
 import difflib
-import functools
 import math
 from collections.abc import Mapping
 
@@ -159,10 +158,12 @@ def loss_weights(kind: str | float | None, batch: Mapping[str, jax.Array]) -> ja
   return jnp.where(total > 0, whole_weights / jnp.where(total > 0, total, 1.0), 0.0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _token_terms(logits, targets, label_smoothing, vocab_size):
+def _terms(logits, targets, label_smoothing, vocab_size):
   """Cross entropy and squared log partition function of each token."""
   return _token_terms_forward(logits, targets, label_smoothing, vocab_size)[0]
+
+
+_token_terms = jax.custom_vjp(_terms, nondiff_argnums=(2, 3))
 
 
 def _token_terms_forward(logits, targets, label_smoothing, vocab_size):

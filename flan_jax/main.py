@@ -22,6 +22,7 @@ from gin import config as gin_config
 from gin import config_parser
 
 from flan_jax import command_line, programs
+from flan_jax.naming import nearest
 
 # Flags of `prepare` that a run's gin file can give, so that one file serves both.
 PREPARE_MACROS = {
@@ -70,6 +71,9 @@ def load_run(
   gin.clear_config()
   folders = ['', *search_paths, str(gin_folder())]
   gin_config._LOCATION_PREFIXES[:] = folders
+  # gin also takes 'runs/train.gin' for a file of a Python package `runs`, and fails on a folder
+  # that is none, such as that of the work directories.
+  del gin_config._FILE_READERS[1:]
   paths = [_find_file(name, folders) for name in files]
   sources, imports = {}, []
   for path in paths:
@@ -113,9 +117,7 @@ def _find_file(name: str, folders: Sequence[str]) -> Path:
     if path.is_file():
       return path
   known = [str(p.relative_to(gin_folder())) for p in sorted(gin_folder().rglob('*.gin'))]
-  raise ConfigError(
-    f'No gin file {name!r}.{command_line.nearest(name, known)} There are: {", ".join(known)}.'
-  )
+  raise ConfigError(f'No gin file {name!r}.{nearest(name, known)} There are: {", ".join(known)}.')
 
 
 class _Names:
@@ -185,7 +187,7 @@ def _refuse_unused(sources: dict[str, str]) -> None:
     source = _source_of(name, sources)
     if source.rpartition(':')[0] in packaged:
       continue
-    near = command_line.nearest(name, used_macros if '.' not in name else list(sources))
+    near = nearest(name, used_macros if '.' not in name else list(sources))
     raise ConfigError(f'Nothing uses the binding {name} ({source}).{near}')
 
 
@@ -229,24 +231,22 @@ def _explain(error: Exception, imports: Sequence[str]) -> str:
   match = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", text)
   if match:
     parameters = list(inspect.signature(_resolve(match[1])).parameters)
-    near, where = command_line.nearest(match[2], parameters), text.rpartition(' In ')[2]
+    near, where = nearest(match[2], parameters), text.rpartition(' In ')[2]
     known = ', '.join(parameters)
     return f'{match[1]} has no parameter {match[2]!r}.{near} It has: {known}. In {where}.'
   match = re.search(r'has no attribute (\w+)', text)
   if match:
     module = re.search(r"<module '([\w.]+)'", text)
     names = [n for n in dir(sys.modules[module[1]]) if not n.startswith('_')] if module else []
-    return f'{text.split(";")[0]}.{command_line.nearest(match[1], names)}'
+    return f'{text.split(";")[0]}.{nearest(match[1], names)}'
   match = re.search(r"macro\(\) missing .* in scope '(\w+)'", text)
   if match:
     macros = [s for s, selector in gin_config._CONFIG if selector == 'gin.macro']
-    return f'No macro %{match[1]} is defined.{command_line.nearest(match[1], macros)}'
+    return f'No macro %{match[1]} is defined.{nearest(match[1], macros)}'
   match = re.search(r"'(\w+)' was not provided by an import", text)
   if match:
     names = [re.split(r'\s|\.', line)[-1] for line in imports]
-    return (
-      f'{match[1]!r} is no module of the gin files.{command_line.nearest(match[1], names)} {text}'
-    )
+    return f'{match[1]!r} is no module of the gin files.{nearest(match[1], names)} {text}'
   return text
 
 
@@ -308,7 +308,7 @@ def _with_macros(args, bindings: list[str]):
     name = binding.split('=')[0].strip()
     if name not in macros:
       raise ConfigError(
-        f'`flan-jax prepare` knows no macro {name}.{command_line.nearest(name, list(macros))} '
+        f'`flan-jax prepare` knows no macro {name}.{nearest(name, list(macros))} '
         f'It takes: {", ".join(macros)}.'
       )
   gin.clear_config()

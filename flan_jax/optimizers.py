@@ -6,7 +6,6 @@ adafactor.py, that of AdamW to optax.
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ import optax
 
 from flan_jax import adafactor as adafactor_lib
 from flan_jax import partitioning
+from flan_jax.naming import unknown
 
 Schedule = Callable[[Any], jax.Array]
 
@@ -192,15 +192,6 @@ def cosine(
   return _warmed_up(rate, warmup_steps, offset)
 
 
-SCHEDULES = {'constant': constant, 'rsqrt': rsqrt, 'linear': linear, 'cosine': cosine}
-
-
-def named_schedule(name: str, *args, **settings) -> Schedule:
-  """The schedule called `name`, one of SCHEDULES, made with these arguments."""
-  _check_choice('schedule', name, tuple(SCHEDULES))
-  return SCHEDULES[name](*args, **settings)
-
-
 def _by_path(init, update, schedule, clip_global_norm, axes) -> Optimizer:
   """Lets functions of {path: array} and {path: axes} work on a pytree of parameters."""
 
@@ -271,7 +262,7 @@ def _progress(peak, total_steps, warmup_steps):
   return lambda step: jnp.clip((step - warmup_steps) / length, 0.0, 1.0)
 
 
-def _as_schedule(learning_rate) -> Schedule:
+def _as_schedule(learning_rate: float | Schedule) -> Schedule:
   return learning_rate if callable(learning_rate) else constant(learning_rate)
 
 
@@ -296,6 +287,4 @@ def _check_shares(**settings):
 
 def _check_choice(kind, name, allowed):
   if name not in allowed:
-    close = difflib.get_close_matches(str(name), allowed, n=1)
-    hint = f' Did you mean {close[0]!r}?' if close else ''
-    raise ValueError(f'No {kind} {name!r}.{hint} Choose one of: {", ".join(allowed)}.')
+    raise ValueError(unknown(kind, name, allowed))

@@ -7,14 +7,15 @@ tracing. Without a mesh everything here does nothing, and the same model runs on
 
 import contextlib
 import dataclasses
-import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from flan_jax.naming import unknown
 
 MESH_AXES = ('data', 'fsdp', 'tensor', 'sequence')
 
@@ -78,7 +79,7 @@ class MeshConfig:
 
   def __post_init__(self):
     if self.rules not in PRESETS:
-      raise ValueError(_unknown('sharding preset', self.rules, PRESETS))
+      raise ValueError(unknown('sharding preset', self.rules, PRESETS))
     wrong = [name for name in MESH_AXES if getattr(self, name) < 1 and getattr(self, name) != -1]
     if wrong:
       raise ValueError(
@@ -137,7 +138,7 @@ def use_mesh(mesh: MeshConfig | Mesh, rules: str | None = None) -> Iterator[Mesh
     mesh = make_mesh(mesh)
   rules = rules or _DEFAULT_PRESET
   if rules not in PRESETS:
-    raise ValueError(_unknown('sharding preset', rules, PRESETS))
+    raise ValueError(unknown('sharding preset', rules, PRESETS))
   with jax.set_mesh(mesh), _rules(_Rules(rules)):
     yield mesh
 
@@ -163,7 +164,7 @@ def spec(*axes: str | None) -> PartitionSpec:
   entries, taken = [], {}
   for axis in axes:
     if axis is not None and axis not in rules:
-      raise ValueError(_unknown('logical axis', axis, rules))
+      raise ValueError(unknown('logical axis', axis, rules))
     entry = None if axis is None else rules[axis]
     for mesh_axis in (entry,) if isinstance(entry, str) else entry or ():
       if mesh_axis in taken:
@@ -214,7 +215,7 @@ def check_batch_rows(rows: int, mesh: Mesh) -> None:
 def local_rows(sharding: NamedSharding, batch_rows: int) -> slice:
   """The rows of a global batch that this process's devices hold; they are contiguous."""
   held = sharding.addressable_devices_indices_map((batch_rows, 1)).values()
-  bounds = [index[0].indices(batch_rows) for index in held]
+  bounds = [index[0].indices(batch_rows) for index in held if index is not None]
   return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
 
 
@@ -342,9 +343,3 @@ def _uses(rules: str, mesh_axis: str) -> bool:
   return any(
     mesh_axis in ((e,) if isinstance(e, str) else e or ()) for e in PRESETS[rules].values()
   )
-
-
-def _unknown(kind: str, name: str, known: Mapping) -> str:
-  close = difflib.get_close_matches(str(name), known, n=1)
-  hint = f" Did you mean '{close[0]}'?" if close else ''
-  return f"No {kind} '{name}'.{hint} Known: {', '.join(sorted(known))}."

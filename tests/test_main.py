@@ -80,6 +80,13 @@ def test_a_gin_file_that_is_no_text_or_no_gin_is_named(capsys, tmp_path):
     assert status == 2 and sentence in said
 
 
+def test_a_folder_of_work_directories_is_no_package_of_gin_files(monkeypatch, tmp_path):
+  (tmp_path / 'runs').mkdir()
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)  # as `python -m flan_jax.main` has it
+  assert main.load_run(['runs/demo.gin'], ["CACHE_DIR = 'c'"]).run
+
+
 def test_an_idle_binding_of_a_users_file_is_refused_and_of_the_packages_is_not(capsys, tmp_path):
   mine = tmp_path / 'mine.gin'
   mine.write_text("include 'runs/demo.gin'\nWARMUP_STEP = 5\n")

@@ -10,17 +10,17 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flan_jax.data.mixture import Mixture
+from flan_jax.naming import unknown
 
 DEFAULT_MODULES = ('flan_jax.tasks',)
 
 # Set while modules are imported: tasks then register without SeqIO, whose import takes 10 to 20
 # seconds in every process.
 _SEQIO_SWITCH = 'FLAN_JAX_SEQIO'
-_MOST_NAMES = 12
 
 
 class CatalogueError(ValueError):
@@ -86,16 +86,6 @@ def find(name: str) -> Mixture | None:
   if name in task_names():
     return Mixture.of(name, {name: 1.0})
   return None
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-  """Writes the sentence for a name that is not there, with the nearest and all names."""
-  known = sorted(set(known))
-  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-  hint = f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''
-  shown = ', '.join(known[:_MOST_NAMES]) or 'nothing'
-  more = f' and {len(known) - _MOST_NAMES:,} more' if len(known) > _MOST_NAMES else ''
-  return f"No {kind} '{name}'.{hint} Registered: {shown}{more}."
 
 
 def info(name: str) -> Any:

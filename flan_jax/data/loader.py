@@ -13,14 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax.data import cache, features, statistics
-from flan_jax.data.eval_batches import EvalBatch, eval_batches
 from flan_jax.data.mixture import Mixture, ResolvedMixture, resolve
 from flan_jax.data.order import DrawOrder
 from flan_jax.data.prefetch import Prefetcher
 from flan_jax.data.sources import TaskSources
 from flan_jax.data.window import WindowPlan, WindowPlanner, WindowSize, choose_size
-
-__all__ = ('EvalBatch', 'Loader', 'eval_batches')
 
 _KEPT_WINDOWS = 2
 # What to do when a run's data no longer matches its checkpoint, by the entry that differs.

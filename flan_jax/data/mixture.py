@@ -8,7 +8,6 @@ public names are here too; the order of the draws is order.py's concern.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -30,6 +29,7 @@ from flan_jax.data.mixture_rates import (
   mixing_rate_num_examples,
   save_mixture,
 )
+from flan_jax.naming import nearest
 
 __all__ = (
   'ExamplesProportional',
@@ -38,7 +38,6 @@ __all__ = (
   'MixtureError',
   'Rate',
   'ResolvedMixture',
-  'did_you_mean',
   'list_mixtures',
   'load_mixture',
   'mixing_rate_num_examples',
@@ -154,12 +153,6 @@ def resolve(
   )
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-  """' Did you mean 'x' or 'y'?' or nothing, for the end of an error's first sentence."""
-  near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-  return f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''
-
-
 def _find(name: str, cache_dir: str | os.PathLike[str]) -> Mixture:
   """A mixture if there is one of that name, as in SeqIO, else the task."""
   mixtures = list_mixtures(cache_dir)
@@ -169,7 +162,7 @@ def _find(name: str, cache_dir: str | os.PathLike[str]) -> Mixture:
   if name in tasks:
     return Mixture.of(name, {name: 1.0})
   raise MixtureError(
-    f"No mixture or task '{name}' in '{cache_dir}'.{did_you_mean(name, (*mixtures, *tasks))} "
+    f"No mixture or task '{name}' in '{cache_dir}'.{nearest(name, (*mixtures, *tasks))} "
     f'Mixtures: {_some(mixtures)}. Tasks: {_some(tasks)}.'
   )
 
@@ -192,7 +185,7 @@ def _override(
     if name not in known:
       raise MixtureError(
         f"A rate is given for '{name}', which is no member of mixture '{mixture.name}'."
-        f'{did_you_mean(name, known)} Members: {_some(known)}.'
+        f'{nearest(name, known)} Members: {_some(known)}.'
       )
   return mixture.with_rates(rates) if rates else mixture
 

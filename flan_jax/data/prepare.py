@@ -33,6 +33,7 @@ from flan_jax.data.prepare_report import Display, lossy_warning, print_summary
 from flan_jax.data.tokenizing import SplitResult
 from flan_jax.data.vocabularies import Vocabulary, get_vocabulary
 from flan_jax.data.worker_pool import Event, run_jobs
+from flan_jax.naming import unknown
 
 __all__ = ('PrepareConfig', 'PrepareError', 'PrepareResult', 'prepare')
 
@@ -106,7 +107,7 @@ def _find(name: str) -> Mixture:
   found = catalogue.find(name) or seqio_tasks.find_mixture(name)
   if found is None:
     known = (*catalogue.mixture_names(), *catalogue.task_names(), *seqio_tasks.names())
-    raise PrepareError(catalogue.unknown('mixture or task', name, known))
+    raise PrepareError(unknown('mixture or task', name, known))
   return found
 
 

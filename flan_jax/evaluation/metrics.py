@@ -6,7 +6,6 @@ evaluation and SeqIO (as metric_fns) share these functions. Cutting the answer o
 text is the work of postprocessors.py.
 """
 
-import difflib
 import functools
 import re
 import string
@@ -15,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
+
+from flan_jax.naming import unknown
 
 Target = str | Sequence[str]
 Scores = dict[str, float]
@@ -132,7 +133,7 @@ def get_metric(name: str) -> Callable[[Sequence[Target], Sequence[str]], Scores]
     ValueError: no such metric; the message lists all and the nearest name.
   """
   if name not in METRICS:
-    raise ValueError(unknown_name('metric', name, METRICS))
+    raise ValueError(unknown('metric', name, METRICS))
   return METRICS[name]
 
 
@@ -155,13 +156,6 @@ def example_scores(
     return None
   score = _EXAMPLE_SCORES[name]
   return [_best(score, r, p) for r, p in zip(references, predictions, strict=True)]
-
-
-def unknown_name(kind: str, name: str, known) -> str:
-  """Return the error sentence for an unknown `name`, with the nearest and all known names."""
-  nearest = difflib.get_close_matches(name, list(known), n=1)
-  hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
-  return f'No {kind} {name!r}.{hint} Known: {", ".join(sorted(known))}.'
 
 
 def _check(targets, predictions) -> list[list[str]]:

@@ -8,7 +8,8 @@ prediction must also go from the target. It never sees the target when it reads 
 import re
 from collections.abc import Callable, Sequence
 
-from flan_jax.evaluation.metrics import fold, unknown_name
+from flan_jax.evaluation.metrics import fold
+from flan_jax.naming import unknown
 
 _ANSWER_MARKER = re.compile(
   r'(?:\b(?:so|thus|hence|therefore),?\s+)?(?:\bthe\s+)?(?:\b(?:final|correct)\s+)?'
@@ -85,7 +86,7 @@ def get_postprocessor(name: str) -> Callable[..., str]:
     ValueError: no such postprocessor; the message lists all and the nearest name.
   """
   if name not in POSTPROCESSORS:
-    raise ValueError(unknown_name('postprocessor', name, POSTPROCESSORS))
+    raise ValueError(unknown('postprocessor', name, POSTPROCESSORS))
   return POSTPROCESSORS[name]
 
 

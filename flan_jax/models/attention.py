@@ -23,7 +23,7 @@ class Attention(nnx.Module):
   """Multi-head attention without biases, its scores not divided by sqrt(head_dim)."""
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-    embed, heads, kv_heads = config.embed_dim, config.num_heads, config.num_kv_heads
+    embed, heads, kv_heads = config.embed_dim, config.num_heads, config.kv_heads
     head_dim = config.head_dim
     # T5 has no 1/sqrt(head_dim) in the scores; its initialiser of the query holds it instead
     # (arXiv:1910.10683; T5X's layers.py).
@@ -63,7 +63,7 @@ class Attention(nnx.Module):
       [batch, length, embed], before the residual is added.
     """
     query = self._project(x, self.query, 'heads')
-    groups = self.config.num_heads // self.config.num_kv_heads
+    groups = self.config.num_heads // self.config.kv_heads
     if groups > 1:
       repeated = out('batch', 'kv_length', 'act_heads', None)
       keys = jnp.repeat(keys, groups, axis=2, out_sharding=repeated)

@@ -59,8 +59,6 @@ class TransformerConfig:
   vocab_multiple: int = 128
 
   def __post_init__(self):
-    if self.num_kv_heads is None:
-      object.__setattr__(self, 'num_kv_heads', self.num_heads)
     _check_sizes(self)
     _check_choice('activation', self.activation, ACTIVATIONS)
     _check_choice('remat', self.remat, REMAT_POLICIES)
@@ -70,10 +68,10 @@ class TransformerConfig:
         "use 'bfloat16', which has the range of float32, or 'float32'."
       )
     _check_choice('dtype', self.dtype, DTYPES)
-    if self.num_heads % self.num_kv_heads:
+    if self.num_heads % self.kv_heads:
       allowed = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
       raise ValueError(
-        f'num_heads={self.num_heads} is not divisible by num_kv_heads={self.num_kv_heads}; '
+        f'num_heads={self.num_heads} is not divisible by num_kv_heads={self.kv_heads}; '
         f'choose {" or ".join(", ".join(map(str, allowed)).rsplit(", ", 1))}.'
       )
     if not 0 <= self.dropout_rate < 1:
@@ -81,6 +79,11 @@ class TransformerConfig:
         f'dropout_rate={self.dropout_rate} is not a share of activations; '
         'choose one from 0.0 up to, not including, 1.0.'
       )
+
+  @property
+  def kv_heads(self) -> int:
+    """Key and value heads of one layer."""
+    return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
   @property
   def padded_vocab_size(self) -> int:
@@ -91,7 +94,7 @@ class TransformerConfig:
 def parameter_count(config: TransformerConfig) -> int:
   """How many numbers the parameters of `config` hold, padded vocabulary included."""
   query = config.embed_dim * config.num_heads * config.head_dim
-  kv = config.embed_dim * config.num_kv_heads * config.head_dim
+  kv = config.embed_dim * config.kv_heads * config.head_dim
   attention = 2 * query + 2 * kv
   mlp = (3 if config.activation.startswith('gated') else 2) * config.embed_dim * config.mlp_dim
   norm = config.embed_dim
@@ -116,7 +119,7 @@ def train_step_flops(
   is twice the forward; recomputation, softmax, norms and the optimizer are not counted.
   """
   heads = config.num_heads * config.head_dim
-  kv_heads = config.num_kv_heads * config.head_dim
+  kv_heads = config.kv_heads * config.head_dim
   query_and_output, key_and_value = 2 * config.embed_dim * heads, 2 * config.embed_dim * kv_heads
   products = 3 if config.activation.startswith('gated') else 2
   mlp = products * config.embed_dim * config.mlp_dim
@@ -135,7 +138,8 @@ def train_step_flops(
 def _check_sizes(config: TransformerConfig) -> None:
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
-    if field.type in ('int', int, int | None) and (type(value) is not int or value < 1):
+    optional = field.type == int | None and value is None
+    if field.type in (int, int | None) and not optional and (type(value) is not int or value < 1):
       raise ValueError(f'{field.name}={value!r} must be a whole number of 1 or more.')
 
 

@@ -3,9 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
-
-from flan_jax.partitioning import out
 
 
 @jax.tree_util.register_dataclass
@@ -36,14 +33,3 @@ class KVCache:
   def max_length(self) -> int:
     """How many tokens the cache has room for."""
     return self.key.shape[2]
-
-  def reorder(self, index: jax.Array) -> 'KVCache':
-    """Takes rows `index` [new batch], as beams do; rows may repeat or go."""
-    rows = jnp.asarray(index)
-    layout = out('layers', 'batch', 'kv_length', 'act_heads', None)
-    moved = {
-      name: getattr(self, name).at[:, rows].get(out_sharding=layout)
-      for name in ('key', 'value', 'cross_key', 'cross_value')
-    }
-    segment_ids = self.encoder_segment_ids.at[rows].get(out_sharding=out('batch', 'kv_length'))
-    return dataclasses.replace(self, encoder_segment_ids=segment_ids, **moved)

@@ -3,7 +3,6 @@
 Every parameter is made by `parameter`, which lays it on the mesh and keeps its logical axes.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -87,8 +86,7 @@ def drop(x: jax.Array, scale: jax.Array | None) -> jax.Array:
   return x if scale is None else x * scale.astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def product(
+def _product(
   x: jax.Array,
   kernel: jax.Array,
   out_sharding: PartitionSpec | None,
@@ -110,6 +108,9 @@ def product(
   dims = (tuple(range(2, x.ndim)), tuple(range(inner))), ((), ())
   dot = jax.lax.dot_general
   return dot(x, kernel, dims, preferred_element_type=dtype, out_sharding=out_sharding)
+
+
+product = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
 
 
 def _product_forward(x, kernel, out_sharding, dtype):

@@ -6,6 +6,7 @@ losses, optimizers and search are elsewhere.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,9 +51,9 @@ class Context:
 
   mask: jax.Array
   bias: jax.Array
-  encoded: jax.Array | None = None
-  cross_mask: jax.Array | None = None
-  position: jax.Array | None = None
+  encoded: Any = None
+  cross_mask: Any = None
+  position: Any = None
 
 
 class Layer(nnx.Module):
@@ -193,7 +194,7 @@ class Transformer(nnx.Module):
     cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
     config = self.config
     shape = (config.num_decoder_layers, encoded.shape[0], max_length)
-    shape += (config.num_kv_heads, config.head_dim)
+    shape += (config.kv_heads, config.head_dim)
     layout = out('layers', 'batch', 'kv_length', 'act_heads', None)
     empty = jnp.zeros(shape, config.dtype, out_sharding=layout)
     segment_ids = shard(encoder_segment_ids, 'batch', 'kv_length')

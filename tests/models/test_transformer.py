@@ -178,20 +178,6 @@ def test_decoding_token_by_token_equals_teacher_forcing(mesh, model, pack, rando
       )
 
 
-def test_reordered_rows_of_a_cache_decode_as_those_rows(model, pack):
-  batch = pack([[([5, 6, 7, 1], [20, 21, 1])], [([9, 1], [22, 1])]], 4, 3)
-  encoded = model.encode(batch)
-  cache = model.start_decoding(encoded, batch['encoder_segment_ids'], 4)
-  step = jit(Transformer.decode_step)
-  _, cache = step(model, jnp.array([0, 0]), cache)
-  expected, _ = step(model, jnp.array([20, 22]), cache)
-  moved, _ = step(model, jnp.array([22, 20]), cache.reorder(jnp.array([1, 0])))
-  np.testing.assert_allclose(moved, expected[::-1], atol=1e-6)
-  twice = cache.reorder(jnp.array([1, 1, 0]))
-  assert twice.key.shape[1] == 3
-  assert twice.max_length == 4
-
-
 def test_bfloat16_compute_is_close_to_float32(model, batch, reference):
   half = _with(model, dtype='bfloat16')
   assert run(half, batch).dtype == jnp.float32
