@@ -176,12 +176,13 @@ def _refuse_unused(sources: dict[str, str]) -> None:
   """Refuses bindings of the user's that nothing used; the package's own defaults may idle."""
   unused, used_macros = [], []
   for (scope, selector), bound in gin_config._CONFIG.items():
-    operative = gin_config._OPERATIVE_CONFIG.get((scope, selector))
-    names = [scope] if selector == 'gin.macro' else [_name(scope, selector, p) for p in bound]
-    if operative is None:
-      unused += names
-    elif selector == 'gin.macro':
+    used = _used_parameters(scope, selector)
+    if selector != 'gin.macro':
+      unused += [_name(scope, selector, p) for p in bound if p not in used]
+    elif used:
       used_macros.append(scope)
+    else:
+      unused.append(scope)
   packaged = {_short(p) for p in gin_folder().rglob('*.gin')}
   for name in unused:
     source = _source_of(name, sources)
@@ -189,6 +190,16 @@ def _refuse_unused(sources: dict[str, str]) -> None:
       continue
     near = nearest(name, used_macros if '.' not in name else list(sources))
     raise ConfigError(f'Nothing uses the binding {name} ({source}).{near}')
+
+
+def _used_parameters(scope: str, selector: str) -> set[str]:
+  """What was read of a selector in a scope or below it: what a macro makes is in its scope."""
+  return {
+    parameter
+    for (place, used), bound in gin_config._OPERATIVE_CONFIG.items()
+    if used == selector and (scope in ('', place) or place.startswith(f'{scope}/'))
+    for parameter in bound
+  }
 
 
 def _name(scope: str, selector: str, parameter: str) -> str:

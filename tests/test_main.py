@@ -80,6 +80,22 @@ def test_a_gin_file_that_is_no_text_or_no_gin_is_named(capsys, tmp_path):
     assert status == 2 and sentence in said
 
 
+@pytest.mark.parametrize(
+  'binding',
+  [
+    'evaluator.EvaluationConfig.include_cot=True',
+    'train.TrainConfig.seed=3',
+    'train.DataConfig.skip_missing=True',
+    'decoding.DecodeConfig.max_length=7',
+    'checkpoints.CheckpointConfig.keep_last=2',
+  ],
+)
+def test_a_parameter_of_what_a_macro_makes_may_be_bound(binding):
+  name, _, value = binding.partition('=')
+  values = main.load_run(['runs/demo.gin'], ["CACHE_DIR = 'c'", binding]).values
+  assert values[name] == {'value': value, 'source': 'command line'}
+
+
 def test_a_folder_of_work_directories_is_no_package_of_gin_files(monkeypatch, tmp_path):
   (tmp_path / 'runs').mkdir()
   monkeypatch.chdir(tmp_path)
