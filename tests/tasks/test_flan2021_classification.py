@@ -241,7 +241,7 @@ LANGUAGE_CASES = {
   'ag_news_subset': (
     {
       'title': 'Oil #39;s rise',
-      'description': r'Oil\rose 'description': r'Prices\rose &lt;b&gt;againlt;b&gt;again&lt;/b&gt; at AT amp;T #8212; quot;up quot; 3 &lt; 4',
+      'description': r'Oil\rose &lt;b&gt;again&lt;/b&gt; at AT amp;T #8212; quot;up quot; 3 &lt; 4',
       'label': 2,
     },
     {
