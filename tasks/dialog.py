@@ -163,7 +163,7 @@ def _utterances(value: Any) -> list[tuple[str, str]]:
 DATA_SETS = (
   DataSet(
     name='wiki_dialog',
-    tfds='wiki_dialog:1.0.0',
+    tfds='wiki_dialog/OQ:1.0.0',
     cluster='dialog',
     category='Conversational Question Answering',
     licence='CC-BY-SA-3.0',

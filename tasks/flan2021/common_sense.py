@@ -14,10 +14,10 @@ _WIKIHOW_MARK = re.compile(r'\s*\[(?:header|title|step|substeps)\]\s*')
 
 
 def story_cloze(row: dict[str, Any]):
-  """The label is the place of the right one of two endings."""
+  """The label counts the two endings from 1; without one it is -1."""
   if len(row['endings']) != 2:
     return None
-  return chosen(row['endings'], row['label'], context=row['context'])
+  return chosen(row['endings'], row['label'] - 1, context=row['context'])
 
 
 def copa(row: dict[str, Any]):

@@ -29,6 +29,16 @@ def definite_pronoun_resolution(row: dict[str, Any]):
   return chosen(row['candidates'], row['label'], sentence=row['sentence'], pronoun=row['pronoun'])
 
 
+def wsc273(row: dict[str, Any]):
+  """Takes the candidates as they fit the pronoun: 'the trophy' for 'it', 'The trophy' for 'It'."""
+  return chosen(
+    (row['option1_normalized'], row['option2_normalized']),
+    row['label'],
+    sentence=row['text'],
+    pronoun=row['pronoun_text'],
+  )
+
+
 def winogrande(row: dict[str, Any]):
   """The label is the place of the right name; a sentence that begins with its gap is left out."""
   context, *rest = text(row['sentence']).split('_')
@@ -38,7 +48,9 @@ def winogrande(row: dict[str, Any]):
   return chosen(endings, row['label'], context=context)
 
 
-def _set(name: str, tfds: str, licence: str, fields: FieldsOf, **splits: Any) -> DataSet:
+def _set(
+  name: str, tfds: str, licence: str, fields: FieldsOf, templates: str = '', **splits: Any
+) -> DataSet:
   return DataSet(
     name=name,
     tfds=tfds,
@@ -47,7 +59,7 @@ def _set(name: str, tfds: str, licence: str, fields: FieldsOf, **splits: Any) ->
     licence=licence,
     fields=fields,
     options=True,
-    templates=name,
+    templates=templates or name,
     templates_file='coreference',
     **splits,
   )
@@ -62,5 +74,15 @@ DATA_SETS = (
     definite_pronoun_resolution,
     validation=200,
   ),
-  _set('winogrande', 'winogrande:1.1.0', 'CC-BY-4.0', winogrande, train='train_xl'),
+  _set('winogrande', 'winogrande:1.2.0', 'CC-BY-4.0', winogrande, train='train_xl'),
+  # For evaluation only: the test set of the first Winograd challenge has nothing to train on.
+  _set(
+    'wsc273',
+    'wsc273:1.0.0',
+    'CC-BY-4.0',
+    wsc273,
+    templates='definite_pronoun_resolution',
+    train='',
+    validation='test',
+  ),
 )

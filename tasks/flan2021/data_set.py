@@ -14,8 +14,9 @@ class DataSet:
   tfds: 'name/config:version'. cluster: one of the 17 of Wei et al. (arXiv:2109.01652, figure 3);
   category: the kind of task in plain words. fields: row as TFDS gives it, text decoded -> slots, or
   None to leave the row out. options: whether `fields` yields the answers to choose from.
-  validation: the labelled split of TFDS, or the number of examples that are kept from the end of
-  train where there is none. templates: group of tasks/data/flan2021/`templates_file`.json.
+  train: '' for a set that is only for evaluation. validation: the labelled split of TFDS, or the
+  number of examples that are kept from the end of train where there is none. templates: group of
+  tasks/data/flan2021/`templates_file`.json.
   """
 
   name: str

@@ -42,7 +42,10 @@ def _set(name: str, tfds: str, licence: str, fields: FieldsOf) -> DataSet:
 
 DATA_SETS = (
   _set(
-    'paws_wiki', 'paws_wiki:1.1.0', 'custom: free for any purpose, credit to Google', sentence_pair
+    'paws_wiki',
+    'paws_wiki/labeled_final_tokenized:1.1.0',
+    'custom: free for any purpose, credit to Google',
+    sentence_pair,
   ),
   _set('glue_mrpc', 'glue/mrpc:2.0.0', 'custom: Microsoft Research', sentence_pair),
   _set('glue_qqp', 'glue/qqp:2.0.0', 'custom: Quora, non-commercial', glue_qqp),

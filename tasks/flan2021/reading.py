@@ -125,6 +125,7 @@ DATA_SETS = (
     licence='by source: CC-BY-SA-4.0, Apache-2.0, MSR-LA, RACE for research only',
     fields=coqa,
     metrics=('token_f1',),
+    validation='test',  # the published development set; the real test set is not public
     templates='coqa',
     templates_file='reading',
   ),

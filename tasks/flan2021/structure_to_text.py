@@ -1,10 +1,10 @@
 """Text from words, triples and attributes, all four from GEM: rows -> slots.
 
-Triples are written 'subject | relation | object', with semicolons or line ends between them.
+Triples have semicolons or line ends between them. Their parts are 'subject | relation | object'
+in web_nlg_en; TFDS writes those of DART with blanks alone.
 Wordings: tasks/data/flan2021/structure_to_text.json.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from flan_jax.tasks.flan2021.data_set import DataSet, FieldsOf
@@ -19,7 +19,7 @@ def common_gen(row: dict[str, Any]) -> Slots:
 
 def dart(row: dict[str, Any]) -> Slots:
   """Lists the triples of a table, with semicolons and line by line."""
-  triples = [_triple(triple) for triple in row['tripleset']]
+  triples = texts(row['tripleset'])
   return _with_target(row, tripleset='; '.join(triples), tripleset_newline='\n'.join(triples))
 
 
@@ -34,10 +34,9 @@ def web_nlg_en(row: dict[str, Any]) -> Slots:
   return _with_target(row, input_string='; '.join(triples))
 
 
-def _triple(triple: str | Iterable[str]) -> str:
-  """Writes 'a|b|c', or its three parts, with blanks around the bars."""
-  parts = triple.split('|') if isinstance(triple, str) else triple
-  return ' | '.join(text(part).strip('"') for part in parts)
+def _triple(triple: str) -> str:
+  """Writes 'a|b|c' with blanks around the bars and without quotation marks."""
+  return ' | '.join(text(part).strip('"') for part in triple.split('|'))
 
 
 def _with_target(row: dict[str, Any], **slots: str) -> Slots:

@@ -123,7 +123,7 @@ DATA_SETS = (
     cnn_dailymail,
   ),
   _data_set('gigaword', 'gigaword:1.2.0', 'unknown; news under an LDC agreement', document_summary),
-  _data_set('multi_news', 'multi_news:1.0.0', 'for research only', multi_news),
+  _data_set('multi_news', 'multi_news:2.1.0', 'for research only', multi_news),
   _data_set('newsroom', 'newsroom:1.0.0', 'for research only, by agreement', newsroom),
   _data_set(
     'opinion_abstracts_rotten_tomatoes',
@@ -140,7 +140,7 @@ DATA_SETS = (
     validation=200,
   ),
   _data_set('samsum', 'samsum:1.0.0', 'CC-BY-NC-ND-4.0', samsum),
-  _data_set('xsum', 'huggingface:xsum', 'unknown; articles of the BBC', document_summary),
+  _data_set('xsum', 'xsum:1.1.0', 'unknown; articles of the BBC', document_summary),
   _data_set(
     'wiki_lingua_english_en',
     'gem/wiki_lingua_english_en:1.1.0',

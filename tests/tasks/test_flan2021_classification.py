@@ -158,6 +158,26 @@ COREFERENCE_CASES = {
       'options': ['The bee', 'Tom'],
     },
   ),
+  'wsc273': (
+    {
+      'text': 'The cup did not fit in the box because it was big.',
+      'pronoun_text': 'it',
+      'pronoun_start': 39,
+      'pronoun_end': 41,
+      'option1': 'The cup',
+      'option1_normalized': 'the cup',
+      'option2': 'The box',
+      'option2_normalized': 'the box',
+      'label': 0,
+      'idx': 2,
+    },
+    {
+      'sentence': 'The cup did not fit in the box because it was big.',
+      'pronoun': 'it',
+      'answer': 'the cup',
+      'options': ['the cup', 'the box'],
+    },
+  ),
   'winogrande': (
     {
       'sentence': "Ann taught Eve, so _'s thanks were due.",
@@ -174,7 +194,7 @@ COREFERENCE_CASES = {
 }
 COMMON_SENSE_CASES = {
   'story_cloze': (
-    {'context': 'It rained. Eva had no coat.', 'endings': ['She got wet.', 'It flew.'], 'label': 0},
+    {'context': 'It rained. Eva had no coat.', 'endings': ['She got wet.', 'It flew.'], 'label': 1},
     {
       'context': 'It rained. Eva had no coat.',
       'answer': 'She got wet.',
@@ -375,6 +395,7 @@ BAD = [
   ('winogrande', {'sentence': '_ left early.'}),
   ('winogrande', {'sentence': 'Here _ and there _ too.'}),
   ('story_cloze', {'endings': ['one']}),
+  ('story_cloze', {'label': 0}),
   ('story_cloze', {'endings': ['one', ' ']}),
   ('copa', {'question': 'reason'}),
   ('piqa', {'sol1': 'Wait.'}),
@@ -411,8 +432,8 @@ def wordings(file, group, kind):
   return GROUPS[file, group][kind]
 
 
-def test_the_37_data_sets_state_what_they_are():
-  assert len(DATA_SETS) == sum(len(module.DATA_SETS) for module in MODULES) == 37
+def test_the_38_data_sets_state_what_they_are():
+  assert len(DATA_SETS) == sum(len(module.DATA_SETS) for module in MODULES) == 38
   for data_set in DATA_SETS.values():
     assert re.fullmatch(r'[a-z0-9_]+(/[\w.-]+)?:\d+\.\d+\.\d+', data_set.tfds), data_set
     assert data_set.options and data_set.licence and data_set.cluster and data_set.category

@@ -223,7 +223,7 @@ ROWS = {
   ),
   'opinion_abstracts_idebate': (
     {
-      '_argument_id': 'a1',
+      '_claim_id': 'c1',
       '_debate_name': 'This House would ban cars',
       '_argument_sentences': {'key': ['0', '1'], 'value': ['Cars pollute.', 'Air matters.']},
       '_claim': 'Cars harm health.',
@@ -244,7 +244,7 @@ ROWS = {
     },
   ),
   'xsum': (
-    {'id': '1', 'document': 'Rain fell for days.', 'summary': 'It rained.'},
+    {'document': 'Rain fell for days.', 'summary': 'It rained.'},
     {'text': 'Rain fell for days.', 'summary': 'It rained.', 'answer': 'It rained.'},
   ),
   'wiki_lingua_english_en': (
@@ -267,10 +267,10 @@ ROWS = {
     },
   ),
   'dart': (
-    gem('Mars is red.', tripleset=[['Mars', 'COLOUR', 'red'], ['Mars', 'KIND', 'planet']]),
+    gem('Mars is red.', tripleset=['Mars COLOUR red', 'Mars KIND planet']),
     {
-      'tripleset': 'Mars | COLOUR | red; Mars | KIND | planet',
-      'tripleset_newline': 'Mars | COLOUR | red\nMars | KIND | planet',
+      'tripleset': 'Mars COLOUR red; Mars KIND planet',
+      'tripleset_newline': 'Mars COLOUR red\nMars KIND planet',
       'target': 'Mars is red.',
       'answer': 'Mars is red.',
       'references': ['Mars is red.'],
@@ -445,9 +445,9 @@ def test_a_question_that_ends_already_gets_no_second_mark():
   assert open_qa.natural_questions(row)['question'] == 'Name the author of "Emma."'
 
 
-def test_a_triple_may_be_one_text_or_three():
-  row = gem('Mars is red.', tripleset=['Mars|COLOUR|red'])
-  assert structure_to_text.dart(row)['tripleset'] == 'Mars | COLOUR | red'
+def test_the_bars_of_a_triple_get_blanks_around_them():
+  row = gem('Mars is red.', input=['Mars|colour|"red"'])
+  assert structure_to_text.web_nlg_en(row)['input_string'] == 'Mars | colour | red'
 
 
 def test_a_film_with_hundreds_of_reviews_shows_the_first_forty():
