@@ -16,6 +16,7 @@ Instruction-tune language models in JAX.
   flan-jax list                                    what there is
   flan-jax prepare --mixture demo --cache_dir C    tokenise it once
   flan-jax inspect --mixture demo --cache_dir C    look at what will be trained on
+  flan-jax export-text --mixture demo --out F      the same as text, with provenance
   flan-jax train --gin_file runs/demo.gin --cache_dir C --workdir W
   flan-jax report --workdir W                      one HTML page of the run
   flan-jax generate --checkpoint W "A question"
@@ -146,19 +147,57 @@ def _add_data_verbs(verb) -> None:
   p.add_argument('--max_examples', type=int, help='at most so many examples a task and split')
   p.add_argument('--skip_missing', action='store_true', help='go on without sources not here')
   p.add_argument('--force', action='store_true', help='build again what is already there')
+  _licence_flag(p)
   _task_flags(p)
 
   p = verb(
     'inspect',
     'Shows what a mixture in a cache will train on: rates, tokens, truncation, examples.',
-    'flan-jax inspect --mixture demo --cache_dir ~/cache --html demo.html',
+    'flan-jax inspect --mixture demo --cache_dir ~/cache --html demo.html --steps 1000',
   )
   p.add_argument('--mixture', required=True, help='mixture or task in the cache')
   p.add_argument('--cache_dir', required=True, help='what prepare wrote')
   p.add_argument('--html', help='also write one HTML page there')
   p.add_argument('--examples', type=int, default=3, help='rendered examples a task (default: 3)')
+  p.add_argument(
+    '--task',
+    action='append',
+    default=None,
+    help="show only this task, pattern ('rte*'), data set, form, cluster or collection of the "
+    'mixture; may be repeated',
+  )
+  p.add_argument('--split', default='train', help='split (default: %(default)s)')
   p.add_argument('--inputs_length', type=int, default=512, help='tokens of an encoder row')
   p.add_argument('--targets_length', type=int, default=128, help='tokens of a decoder row')
+  p.add_argument('--batch_size', type=int, default=64, help='rows of a step (default: 64)')
+  p.add_argument('--steps', type=int, help='steps that will be trained, to count epochs over')
+  _licence_flag(p)
+
+  p = verb(
+    'export-text',
+    'Writes a mixture or task as JSONL: inputs, targets, and where each comes from.',
+    'flan-jax export-text --mixture demo --out demo.jsonl',
+  )
+  p.add_argument('--mixture', required=True, help='mixture or task names, comma separated')
+  p.add_argument('--out', required=True, help='JSONL file to write, whole or not at all')
+  p.add_argument('--split', default='train', help='split (default: %(default)s)')
+  p.add_argument('--max_examples', type=int, help='at most so many examples a task, the first ones')
+  p.add_argument(
+    '--draw',
+    type=int,
+    help="draw so many examples at the mixture's rates, in mixed order (default: every example "
+    'of every task once, task after task)',
+  )
+  p.add_argument('--seed', type=int, default=0, help='of draws, templates, exemplars (default: 0)')
+  p.add_argument(
+    '--vocabulary',
+    default='bytes',
+    help="what counts the tokens of few-shot prompts: 'bytes' or a SentencePiece model file "
+    '(default: %(default)s)',
+  )
+  p.add_argument('--skip_missing', action='store_true', help='go on without sources not here')
+  _licence_flag(p)
+  _task_flags(p)
 
 
 def _add_run_verbs(verb) -> None:
@@ -236,6 +275,14 @@ def _checkpoint_flags(p: argparse.ArgumentParser) -> None:
 def _gin_flags(p: argparse.ArgumentParser, *, required: bool) -> None:
   p.add_argument('--gin_file', action='append', required=required, help='gin file; may be repeated')
   p.add_argument('--gin_search_paths', default='', help='folders with gin files, comma separated')
+
+
+def _licence_flag(p: argparse.ArgumentParser) -> None:
+  p.add_argument(
+    '--licence',
+    metavar='REGEX',
+    help="only tasks in whose stated licence this is found, in either case: 'mit|apache', '^cc0'",
+  )
 
 
 def _task_flags(p: argparse.ArgumentParser) -> None:

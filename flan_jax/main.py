@@ -291,7 +291,7 @@ def console(argv: Sequence[str] | None = None) -> int:
       return programs.prepare(_with_macros(args, bindings))
     if args.verb == 'list':
       return programs.list_things(args, gin_folder(), model_parameters)
-    return getattr(programs, args.verb)(args)
+    return getattr(programs, args.verb.replace('-', '_'))(args)
   except (command_line.UsageError, ConfigError) as e:
     return _fail(e, 2, show_traceback)
   except KeyboardInterrupt as e:

@@ -150,6 +150,7 @@ def prepare(args: Namespace) -> int:
       max_examples=args.max_examples,
       force=args.force,
       tasks_modules=_modules(args),
+      licence=args.licence,
     )
   )
   return 0 if result.ok else 1
@@ -166,9 +167,36 @@ def inspect(args: Namespace) -> int:
       html=args.html,
       examples=args.examples,
       lengths={'inputs': args.inputs_length, 'targets': args.targets_length},
+      split=args.split,
+      batch_rows=args.batch_size,
+      steps=args.steps,
+      tasks=tuple(args.task or ()),
+      licence=args.licence,
     )
   )
   return 0
+
+
+def export_text(args: Namespace) -> int:
+  """Writes a mixture as text."""
+  from flan_jax import export_text as exporter
+
+  result = exporter.export_text(
+    exporter.ExportConfig(
+      mixture=args.mixture,
+      out=args.out,
+      split=args.split,
+      max_examples=args.max_examples,
+      draw=args.draw,
+      seed=args.seed,
+      vocabulary=args.vocabulary,
+      tasks_modules=_modules(args),
+      folders=_folders(args),
+      skip_missing=args.skip_missing,
+      licence=args.licence,
+    )
+  )
+  return 0 if result.ok else 1
 
 
 def evaluate(args: Namespace) -> int:

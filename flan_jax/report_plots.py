@@ -1,4 +1,4 @@
-"""Small line and dot charts as inline SVG whose colours are CSS variables of the page.
+"""Small line, dot and bar charts as inline SVG whose colours are CSS variables of the page.
 
 Charts keep their native width of about a phone, so their text has one size everywhere, and follow
 the reader's light or dark theme. Legends are HTML, made by the templates.
@@ -99,6 +99,84 @@ def dot_chart(
   return _svg(figure, title)
 
 
+@dataclasses.dataclass(frozen=True)
+class Bars:
+  """One value for each name of a bar chart, or for each bin of a histogram."""
+
+  label: str
+  values: Sequence[float]
+  colour: int
+
+
+def bar_chart(
+  names: Sequence[str], bars: Sequence[Bars], *, title: str, unit: str, percent: bool = False
+) -> str:
+  """Draw level bars, as many a name as there are `bars`, each name above its own, as SVG.
+
+  Names stand above so that long ones have the whole width of a phone.
+  """
+  figure, axes = _figure(height=56 + len(names) * (20 + 8 * len(bars)))
+  thickness = 0.5 / (2 + len(bars))
+  for number, one in enumerate(bars):
+    below = [
+      row + 0.62 + (number - (len(bars) - 1) / 2) * 1.4 * thickness for row in range(len(names))
+    ]
+    axes.barh(below, one.values, height=thickness, color=f'#0405{one.colour:02d}')
+  top = 1.05 * max((v for one in bars for v in one.values), default=0) or 1
+  for row, name in enumerate(names):
+    numbers = ', '.join(_amount(one.values[row], percent) for one in bars)
+    text = name if len(name) <= 40 else f'{name[:39]}…'
+    axes.text(0, row + 0.36, text, color=_INK, fontsize=10.5, va='bottom')
+    axes.text(top, row + 0.36, numbers, color=_MUTED, fontsize=10.5, va='bottom', ha='right')
+  axes.set_ylim(len(names), 0)
+  axes.set_xlim(0, top)
+  axes.set_yticks([])
+  axes.grid(axis='x')
+  axes.spines['left'].set_visible(False)
+  axes.xaxis.set_major_formatter(lambda v, _: _amount(v, percent))
+  axes.set_xlabel(unit)
+  return _svg(figure, title)
+
+
+def histogram(
+  edges: Sequence[float],
+  bars: Sequence[Bars],
+  *,
+  title: str,
+  unit: str,
+  percent: bool = True,
+  limits: Sequence[tuple[float, int]] = (),
+) -> str:
+  """Draw histograms over a logarithmic axis as SVG.
+
+  Args:
+    edges: bounds of the bins, above 0.
+    bars: a value for each bin.
+    title: for readers who cannot see it.
+    unit: of the edges.
+    percent: values are shares of 1.
+    limits: (value, colour) of broken upright lines.
+  """
+  figure, axes = _figure()
+  for one in bars:
+    colour = f'#0405{one.colour:02d}'
+    axes.stairs(one.values, edges, fill=True, color=colour, alpha=0.25)
+    axes.stairs(one.values, edges, color=colour, linewidth=1.6)
+  axes.set_xscale('log')
+  _label_log_axis(axes.xaxis)
+  for value, colour in limits:
+    axes.axvline(value, color=f'#0405{colour:02d}', linewidth=1.2, linestyle='--')
+  axes.yaxis.set_major_formatter(lambda v, _: _amount(v, percent))
+  axes.set_xlabel(unit)
+  return _svg(figure, title)
+
+
+def _amount(value: float, percent: bool) -> str:
+  if not percent:
+    return _short(value) if abs(value) >= 1000 else f'{value:.3g}'
+  return f'{100 * value:.1f}%' if 0 < value < 0.0995 else f'{100 * value:.0f}%'
+
+
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
   """Return at most _MAX_POINTS points: means over equal parts of the sequence."""
   size = -(-len(x) // _MAX_POINTS)
@@ -120,7 +198,7 @@ def _short(value: float, _: Any = None) -> str:
   return f'{value:.4g}'
 
 
-def _figure():
+def _figure(height: int = _HEIGHT):
   import matplotlib.figure
   from matplotlib import rc_context
 
@@ -148,7 +226,7 @@ def _figure():
   }
   with rc_context(settings):
     figure = matplotlib.figure.Figure(
-      figsize=(_WIDTH / 72, _HEIGHT / 72), layout='constrained', facecolor='none'
+      figsize=(_WIDTH / 72, height / 72), layout='constrained', facecolor='none'
     )
     axes = figure.add_subplot(facecolor='none')
   axes.locator_params(axis='both', nbins=5)
@@ -174,5 +252,6 @@ def _svg(figure, title: str) -> str:
   for colour, variable in _VARIABLES.items():
     text = text.replace(colour, variable)
   label = escape(title, quote=True)
-  start = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+  height = round(72 * figure.get_figheight())
+  start = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">'
   return re.sub(r'^<svg[^>]*>', lambda _: start, text)

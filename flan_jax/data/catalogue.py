@@ -5,6 +5,7 @@ registry that came with them. What only SeqIO knows is in seqio_tasks.py.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import os
@@ -91,6 +92,14 @@ def find(name: str) -> Mixture | None:
 def info(name: str) -> Any:
   """Returns the TaskInfo of an instruction task."""
   return registry().info(name)
+
+
+def text_examples(name: str, split: str, *, seed: int = 0) -> Any:
+  """Returns the registry's TextExamples; another seed draws other wordings and exemplars."""
+  texts = registry().text_examples(name, split)
+  if not seed:
+    return texts
+  return type(texts)(dataclasses.replace(texts.task, seed=texts.task.seed + seed), split)
 
 
 def set_folder(name: str, path: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import cache_layout
+from flan_jax.data import cache_layout, licences
 from flan_jax.data.mixture_rates import (
   ExamplesProportional,
   Member,
@@ -60,6 +60,7 @@ class ResolvedMixture:
     manifests: what the cache knows of each task.
     excluded: tasks left out because they hold rationales (include_cot=False).
     skipped: tasks that are not in the cache (skip_missing=True).
+    left_out: task left out for its licence -> why.
     idle: tasks whose rate is 0.
     fingerprint: changes with tasks, rates and examples.
   """
@@ -72,6 +73,7 @@ class ResolvedMixture:
   excluded: tuple[str, ...] = ()
   skipped: tuple[str, ...] = ()
   idle: tuple[str, ...] = ()
+  left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
   fingerprint: str = ''
 
   @property
@@ -99,6 +101,7 @@ def resolve(
   rates: Mapping[str, Rate] | None = None,
   rule: str | ExamplesProportional | None = None,
   skip_missing: bool = False,
+  licence: str | None = None,
 ) -> ResolvedMixture:
   """Finds a mixture or task in a cache and computes the rates of its tasks.
 
@@ -112,9 +115,12 @@ def resolve(
     rule: one rule for all tasks, without nesting: 'uniform', 'proportional' (to examples) or
       ExamplesProportional(...); None keeps the mixture's own.
     skip_missing: go on without tasks that are not prepared, as if they had not been listed.
+    licence: regular expression; tasks whose licence does not match it are left out, as if they had
+      not been listed.
 
   Raises:
     MixtureError: an unknown name, missing tasks, or nothing left to draw from.
+    LicenceError: a pattern that is none, or that keeps no task.
   """
   cache_layout.read_cache_info(cache_dir)
   mixture = name if isinstance(name, Mixture) else _find(name, cache_dir)
@@ -132,6 +138,10 @@ def resolve(
     raise MixtureError(
       f"None of the tasks of '{mixture.name}' has a split '{split}' in '{cache_dir}'; prepare it."
     )
+  left_out = licences.left_out({t: m.get('licence', '') for t, m in manifests.items()}, licence)
+  if left_out:
+    mixture = mixture.without_tasks(set(left_out)) or mixture
+    manifests = {task: m for task, m in manifests.items() if task not in left_out}
   task_rates = mixture.task_rates({t: m['num_examples'] for t, m in manifests.items()})
   excluded = sorted(t for t in task_rates if not include_cot and manifests[t].get('cot'))
   idle = sorted(t for t, rate in task_rates.items() if rate == 0 and t not in excluded)
@@ -149,6 +159,7 @@ def resolve(
     excluded=tuple(excluded),
     skipped=tuple(skipped),
     idle=tuple(idle),
+    left_out=left_out,
     fingerprint=_fingerprint(tasks, normalised, manifests, split),
   )
 

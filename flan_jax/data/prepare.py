@@ -12,13 +12,13 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from flan_jax.console import console
-from flan_jax.data import catalogue, seqio_tasks
+from flan_jax.console import console, visible
+from flan_jax.data import catalogue, licences, seqio_tasks
 from flan_jax.data.cache import (
   cache_vocabulary,
   check_name,
@@ -33,7 +33,7 @@ from flan_jax.data.prepare_report import Display, lossy_warning, print_summary
 from flan_jax.data.tokenizing import SplitResult
 from flan_jax.data.vocabularies import Vocabulary, get_vocabulary
 from flan_jax.data.worker_pool import Event, run_jobs
-from flan_jax.naming import unknown
+from flan_jax.naming import listing, unknown
 
 __all__ = ('PrepareConfig', 'PrepareError', 'PrepareResult', 'prepare')
 
@@ -86,13 +86,17 @@ def prepare(config: PrepareConfig, *, out: Console | None = None) -> PrepareResu
   if not mixtures:
     raise PrepareError(f'mixture={config.mixture!r} names nothing; give a mixture or a task.')
   tasks = tuple(dict.fromkeys(task for mixture in mixtures for task in mixture.task_names()))
+  left_out = licences.left_out({task: _licence(task) for task in tasks}, config.licence)
+  for why, names in licences.by_reason(left_out).items():
+    out.print(f'left out {visible(listing(names))}: {visible(why)}')
+  tasks = tuple(task for task in tasks if task not in left_out)
   splits = splits_of(tasks, config.splits)
   vocabulary = _vocabulary(config)
   with _open_cache(config, vocabulary, tasks):
     results, jobs = plan(config, splits, vocabulary)
     results |= _run(config, jobs, out)
     ordered = tuple(results[pair] for pair in splits)
-    names = _write_mixtures(config, mixtures, ordered)
+    names = _write_mixtures(config, mixtures, ordered, left_out)
   print_summary(ordered, out)
   warning = lossy_warning(ordered, vocabulary.kind)
   if warning:
@@ -109,6 +113,13 @@ def _find(name: str) -> Mixture:
     known = (*catalogue.mixture_names(), *catalogue.task_names(), *seqio_tasks.names())
     raise PrepareError(unknown('mixture or task', name, known))
   return found
+
+
+def _licence(task: str) -> str:
+  instruction = catalogue.registry()
+  if instruction and instruction.is_instruction_task(task):
+    return catalogue.info(task).licence
+  return seqio_tasks.info(task)['licence']
 
 
 def _vocabulary(config: PrepareConfig) -> Vocabulary:
@@ -208,7 +219,10 @@ def _result_of_event(job: Job, event: Event) -> SplitResult:
 
 
 def _write_mixtures(
-  config: PrepareConfig, mixtures: Sequence[Mixture], results: Sequence[SplitResult]
+  config: PrepareConfig,
+  mixtures: Sequence[Mixture],
+  results: Sequence[SplitResult],
+  left_out: Mapping[str, str],
 ) -> tuple[str, ...]:
   """Writes each mixture with what can be had, and what it lacks; failed tasks stay listed."""
   there = {r.task for r in results if r.status != 'missing'}
@@ -218,11 +232,12 @@ def _write_mixtures(
     lacks = {task: missing[task] for task in mixture.task_names() if task in missing}
     if mixture.task_names() == (mixture.name,):
       continue  # a task is a mixture of one by its own name
-    kept = mixture.without_tasks(set(lacks)) if config.skip_missing else mixture
+    unwanted = {task: left_out[task] for task in mixture.task_names() if task in left_out}
+    kept = mixture.without_tasks({*unwanted, *(lacks if config.skip_missing else ())})
     if kept is not None:
       check_name('mixture', mixture.name)
       path = Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json'
-      write_json(path, {**kept.to_json(), 'missing': lacks})
+      write_json(path, {**kept.to_json(), 'missing': lacks, 'left_out': unwanted})
       names.append(mixture.name)
   return tuple(names)
 

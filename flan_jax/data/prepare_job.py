@@ -56,7 +56,7 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
     catalogue.set_vocabulary(spec)
     dropped: Callable[[], Mapping[str, int]] = dict
     if job.instruction:
-      texts = _text_examples(job)
+      texts = catalogue.text_examples(job.task, job.split, seed=job.seed)
       examples, dropped = map(_from_text, texts), lambda: texts.dropped
     else:
       examples = seqio_tasks.examples(job.task, job.split, vocabulary=spec, seed=job.seed)
@@ -75,14 +75,6 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
   except (ValueError, OSError) as e:
     status = 'no space' if is_disk_error(e) else 'failed'
     return SplitResult(job.task, job.split, status, str(e), seconds=time.monotonic() - started)
-
-
-def _text_examples(job: Job) -> Any:
-  """The registry's TextExamples; another seed draws other wordings and exemplars."""
-  texts = catalogue.registry().text_examples(job.task, job.split)
-  if not job.seed:
-    return texts
-  return type(texts)(dataclasses.replace(texts.task, seed=texts.task.seed + job.seed), job.split)
 
 
 def _from_text(example: dict[str, Any]) -> Example:

@@ -45,6 +45,7 @@ class PrepareConfig:
     force: make again what is there already.
     seqio: register the tasks with SeqIO as well (10 to 20 seconds a process), for modules whose
       own SeqIO mixtures hold them.
+    licence: regular expression; leaves out tasks whose licence does not match it.
   """
 
   mixture: str
@@ -59,6 +60,7 @@ class PrepareConfig:
   max_examples: int | None = None
   force: bool = False
   seqio: bool = False
+  licence: str | None = None
 
   def __post_init__(self):
     if self.workers is not None and self.workers < 1:
