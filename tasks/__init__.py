@@ -4,6 +4,6 @@ Installed as `flan_jax.tasks`; importing it registers every shipped task, withou
 The core of flan_jax never imports this package: `prepare` imports the module that the user names.
 """
 
-from flan_jax.tasks import cot, demo
+from flan_jax.tasks import cot, demo, flan2022, flan2022_mixtures
 
-__all__ = ['cot', 'demo']
+__all__ = ['cot', 'demo', 'flan2022', 'flan2022_mixtures']

@@ -49,6 +49,10 @@ SETS = (
 )
 
 
+# One question has two rationales in strategyqa: it must not be on both sides.
+SPLIT = HashSplit(0.05, key='question')
+
+
 def fields(row: dict[str, Any]) -> dict[str, Any]:
   r"""Strips the cells and lists the options that a question ends with.
 
@@ -66,26 +70,30 @@ def fields(row: dict[str, Any]) -> dict[str, Any]:
   return out
 
 
+def source(cot_set: CotSet) -> TSV:
+  """Returns where the rows of a set are read."""
+  return TSV(
+    COT_DIR / f'{cot_set.name}_train.tsv',
+    columns=('question', 'answer', 'rationale'),
+    unescape=True,
+    licence=cot_set.licence,
+    how_to_get=(
+      f'Get flan/v2/cot_data/{cot_set.name}_train.tsv of github.com/google-research/FLAN. '
+      f'{COT_DIR.how()}'
+    ),
+  )
+
+
 def _register() -> None:
   for cot_set in SETS:
     instruction_task(
       cot_set.name,
-      source=TSV(
-        COT_DIR / f'{cot_set.name}_train.tsv',
-        columns=('question', 'answer', 'rationale'),
-        unescape=True,
-        licence=cot_set.licence,
-        how_to_get=(
-          f'Get flan/v2/cot_data/{cot_set.name}_train.tsv of github.com/google-research/FLAN. '
-          f'{COT_DIR.how()}'
-        ),
-      ),
+      source=source(cot_set),
       fields=fields,
       templates=load_templates('cot.json', 'direct_any', f'direct_{cot_set.kind}'),
       cot_templates=load_templates('cot.json', 'cot_any', f'cot_{cot_set.kind}'),
       few_shot=FewShot(k=3),
-      # One question has two rationales in strategyqa: it must not be on both sides.
-      splits=HashSplit(0.05, key='question'),
+      splits=SPLIT,
       metrics=(cot_set.metric,),
       postprocessor='option_letter' if cot_set.letters else 'identity',
       cluster=cot_set.cluster,

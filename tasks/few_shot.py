@@ -12,6 +12,8 @@ from functools import lru_cache
 from flan_jax.tasks.naming import listing
 from flan_jax.tasks.templates import DATA, TemplateError, digest
 
+MAX_SHOTS = 16  # as many as Flan 2021 shows at most
+
 
 @dataclass(frozen=True)
 class FewShotPattern:
@@ -27,25 +29,46 @@ class FewShotPattern:
   between: str = '\n'
   separator: str = '\n\n'
 
-  def prompt(self, exemplars: Sequence[tuple[str, str]], query: str) -> str:
-    """Lays out (inputs, targets) pairs and the query's inputs as one text."""
+  def ask(self, inputs: str) -> str:
+    """Lays out a question, up to where its answer begins."""
+    return f'{self.inputs_prefix}{inputs}{self.between}{self.targets_prefix}'
+
+
+@dataclass(frozen=True)
+class Exemplar:
+  """A solved example and how it is laid out."""
+
+  pattern: FewShotPattern
+  inputs: str
+  targets: str
+
+
+@dataclass(frozen=True)
+class Question:
+  """What a few-shot prompt ends with. prefix: stands once, before the exemplars."""
+
+  pattern: FewShotPattern
+  inputs: str
+  prefix: str = ''
+
+  def prompt(self, exemplars: Sequence[Exemplar]) -> str:
+    """Lays out the exemplars and the question as one text, parted by the question's separator."""
     shots = [
-      f'{self.inputs_prefix}{inputs}{self.between}{self.targets_prefix}{targets}{self.separator}'
-      for inputs, targets in exemplars
+      f'{shot.pattern.ask(shot.inputs)}{shot.targets}{self.pattern.separator}' for shot in exemplars
     ]
     # T5 and ByT5 both read a blank before EOS as a token of its own; FLAN trims it too.
-    return (
-      ''.join(shots) + f'{self.inputs_prefix}{query}{self.between}{self.targets_prefix}'
-    ).rstrip()
+    return (self.prefix + ''.join(shots) + self.pattern.ask(self.inputs)).rstrip()
 
 
 @dataclass(frozen=True)
 class FewShot:
   """The few-shot form of a task.
 
-  k: exemplars asked for. max_tokens: of the whole prompt with its separators and EOS; 960 is
-  Flan 2021's. pool: exemplars are drawn from the first `pool` rows of train, which are held in
-  memory. separator: replaces that of every pattern. patterns: tasks/data/few_shot.json if empty.
+  k: exemplars asked for, at most 16. max_tokens: of the whole prompt with its separators and EOS;
+  960 is Flan 2021's. pool: exemplars are drawn from the first `pool` rows of train, which are held
+  in memory. separator: replaces that of every pattern. patterns: tasks/data/few_shot.json if empty;
+  wordings with a layout of their own keep it. mixed: every exemplar has a wording of its own, in
+  place of the question's.
   """
 
   k: int = 3
@@ -53,12 +76,15 @@ class FewShot:
   pool: int = 2000
   separator: str | None = None
   patterns: tuple[FewShotPattern, ...] = field(default=())
+  mixed: bool = False
 
   def __post_init__(self):
     for name in ('k', 'max_tokens', 'pool'):
       value = getattr(self, name)
       if not isinstance(value, int) or value < 1:
         raise ValueError(f'FewShot({name}={value!r}) must be a whole number of at least 1.')
+    if self.k > MAX_SHOTS:
+      raise ValueError(f'FewShot(k={self.k}) must be at most {MAX_SHOTS}.')
 
   def layouts(self) -> tuple[FewShotPattern, ...]:
     """Returns the patterns that a prompt may have."""
@@ -113,9 +139,8 @@ def _order(size: int, *key):
 
 
 def fit(
-  pattern: FewShotPattern,
-  exemplars: Sequence[tuple[str, str]],
-  query: str,
+  question: Question,
+  exemplars: Sequence[Exemplar],
   max_tokens: int,
   count: Callable[[str], int],
 ) -> tuple[str, int] | None:
@@ -125,7 +150,7 @@ def fit(
   does not count the parts of a text as it counts the text.
   """
   for kept in range(len(exemplars), 0, -1):
-    prompt = pattern.prompt(exemplars[:kept], query)
+    prompt = question.prompt(exemplars[:kept])
     if count(prompt) + 1 <= max_tokens:  # 1 for EOS
       return prompt, kept
   return None

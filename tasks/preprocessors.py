@@ -11,7 +11,8 @@ from typing import Any
 
 import seqio
 import tensorflow as tf
-from flan_jax.tasks.instruction import InstructionTask, TextExamples
+from flan_jax.tasks.examples import TextExamples
+from flan_jax.tasks.instruction import InstructionTask
 from flan_jax.tasks.vocabulary import vocabulary_spec
 
 from flan_jax.evaluation.metrics import get_metric

@@ -8,13 +8,14 @@ environment (or SeqIO not installed) the tasks are only known here: prepare's wo
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flan_jax.tasks.examples import TextExamples
 from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.forms import forms_of
-from flan_jax.tasks.instruction import FORMAT, Fields, InstructionTask, TextExamples
+from flan_jax.tasks.instruction import FORMAT, Fields, InstructionTask
 from flan_jax.tasks.lint import check_templates
 from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.rows import Availability, Source
@@ -50,6 +51,10 @@ class TaskInfo:
   num_templates: int
   templates_hash: str
   seed: int
+  category: str
+  languages: tuple[str, ...]
+  held_out: tuple[str, ...]
+  stated_examples: int | None
 
   def available(self) -> Availability:
     """Says whether the data can be read here; if not, why and how to get it."""
@@ -134,11 +139,19 @@ def instruction_task(
     seed=seed,
   )
   cot = as_templates(cot_templates or (), f'cot_templates of {name!r}')
-  forms = forms_of(base, cot, few_shot)
+  check_templates(name, base.templates, cot, base.fields)
+  return register_forms(forms_of(base, cot, few_shot))
+
+
+def register_forms(forms: Sequence[InstructionTask]) -> tuple[str, ...]:
+  """Registers the forms of a task under their own names, all or none, and returns the names.
+
+  Raises:
+    ValueError: a name that is taken or malformed.
+  """
   for form in forms:
     _check_name(form.name)
   _check_seqio(form.name for form in forms)
-  check_templates(name, base.templates, cot, base.fields)
   for form in forms:
     _add(form)
   return tuple(form.name for form in forms)
@@ -237,6 +250,10 @@ def info(name: str) -> TaskInfo:
     num_templates=len(task.templates),
     templates_hash=task.templates_hash,
     seed=task.seed,
+    category=task.category,
+    languages=task.languages,
+    held_out=task.held_out,
+    stated_examples=task.stated_examples,
   )
 
 

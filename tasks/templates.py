@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flan_jax.tasks.naming import listing, nearest
 
@@ -66,6 +67,9 @@ class Template:
   def slots(self) -> set[str]:
     """Returns the names of all fields that the template needs."""
     return slots(self.inputs) | slots(self.targets)
+
+
+AnyTemplate = TypeVar('AnyTemplate', bound=Template)
 
 
 @lru_cache(maxsize=65536)
@@ -162,6 +166,12 @@ def load_groups(path: str | Path) -> dict[str, tuple[Template, ...]]:
   A relative path is taken from tasks/data. Shipped templates are read once, when the module that
   registers them is imported, as its code is.
   """
+  groups = read_groups(path)
+  return {name: make(items, f'{DATA / path}, group {name!r}') for name, items in groups.items()}
+
+
+def read_groups(path: str | Path) -> dict[str, Any]:
+  """Reads a file of templates as JSON has it: an object of groups."""
   path = DATA / path
   try:
     groups = json.loads(path.read_text(encoding='utf-8'))
@@ -173,7 +183,7 @@ def load_groups(path: str | Path) -> dict[str, tuple[Template, ...]]:
     raise TemplateError(f'{path} line {e.lineno} column {e.colno} is not JSON: {e.msg}.') from e
   if not isinstance(groups, dict):
     raise TemplateError(f'{path} holds a {type(groups).__name__}; it must be {{"group": [...]}}.')
-  return {name: _templates(items, f'{path}, group {name!r}') for name, items in groups.items()}
+  return groups
 
 
 def load_templates(path: str | Path, *groups: str) -> tuple[Template, ...]:
@@ -189,16 +199,15 @@ def load_templates(path: str | Path, *groups: str) -> tuple[Template, ...]:
 
 def as_templates(items: Iterable[Template | Mapping[str, Any]], what: str) -> tuple[Template, ...]:
   """Makes templates of templates or of dicts as JSON has them."""
-  return tuple(
-    item if isinstance(item, Template) else _templates([item], what)[0] for item in items
-  )
+  return tuple(item if isinstance(item, Template) else make([item], what)[0] for item in items)
 
 
-def _templates(items: Any, what: str) -> tuple[Template, ...]:
+def make(items: Any, what: str, kind: type[AnyTemplate] = Template) -> tuple[AnyTemplate, ...]:
+  """Makes wordings of what JSON has; `kind` is the class, `what` names the place in errors."""
   if not isinstance(items, list):
     raise TemplateError(f'{what} is a {type(items).__name__}; it must be a list of templates.')
   out = []
-  known = {'id': str, 'inputs': str, 'targets': str, 'held_out': bool}
+  known: dict[str, Any] = {field.name: field.type for field in dataclass_fields(kind)}
   for i, item in enumerate(items):
     name = f'{what}, template {i + 1}'
     if not isinstance(item, Mapping):
@@ -213,7 +222,7 @@ def _templates(items: Any, what: str) -> tuple[Template, ...]:
     missing = [key for key in ('id', 'inputs', 'targets') if key not in item]
     if missing:
       raise TemplateError(f'{name} has no {missing[0]!r}; each needs id, inputs and targets.')
-    out.append(Template(**item))
+    out.append(kind(**item))
   return tuple(out)
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from flan_jax.tasks import cot
-from flan_jax.tasks.few_shot import FewShotPattern
+from flan_jax.tasks.few_shot import Exemplar, FewShotPattern, Question
 from flan_jax.tasks.lint import lint_templates
 from flan_jax.tasks.templates import DATA, Template, fill, load_groups, parse, slots
 
@@ -167,7 +167,8 @@ def test_a_few_shot_prompt_stops_where_the_target_is_to_be_written(file, group, 
     inputs, targets = zip(
       *((fill(item['inputs'], f), fill(item['targets'], f)) for f in fields), strict=True
     )
-    prompt = layout(item).prompt([(inputs[0], targets[0])], inputs[1])
+    shot = Exemplar(layout(item), inputs[0], targets[0])
+    prompt = Question(layout(item), inputs[1]).prompt([shot])
     for name in slots(item['targets']):
       assert f'<{name}0>' in prompt and f'<{name}1>' not in prompt
     prefix = layout(item).targets_prefix.rstrip()

@@ -1,5 +1,13 @@
 import pytest
-from flan_jax.tasks.few_shot import FewShot, FewShotPattern, draw, fit, shipped_patterns
+from flan_jax.tasks.few_shot import (
+  Exemplar,
+  FewShot,
+  FewShotPattern,
+  Question,
+  draw,
+  fit,
+  shipped_patterns,
+)
 from flan_jax.tasks.registry import text_examples
 from flan_jax.tasks.sources import GeneratorSource
 from flan_jax.tasks.vocabulary import set_vocabulary
@@ -9,8 +17,12 @@ from hypothesis import strategies as st
 PATTERN = FewShotPattern('p', 'Q: ', 'A: ', '\n', '\n\n')
 
 
+def shots(pairs, pattern=PATTERN):
+  return [Exemplar(pattern, inputs, targets) for inputs, targets in pairs]
+
+
 def test_a_prompt_is_laid_out_as_the_pattern_says():
-  prompt = PATTERN.prompt([('1+1', '2'), ('2+2', '4')], '3+3')
+  prompt = Question(PATTERN, '3+3').prompt(shots([('1+1', '2'), ('2+2', '4')]))
   assert prompt == 'Q: 1+1\nA: 2\n\nQ: 2+2\nA: 4\n\nQ: 3+3\nA:'
 
 
@@ -32,12 +44,11 @@ def test_draws_are_spread_over_the_whole_pool():
   st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), max_size=5), st.integers(1, 90)
 )
 def test_exemplars_are_left_out_until_the_whole_prompt_fits(exemplars, budget):
-  made = fit(PATTERN, exemplars, 'query', budget, len)
-  sizes = [len(PATTERN.prompt(exemplars[:k], 'query')) + 1 for k in range(len(exemplars) + 1)]
+  question, exemplars = Question(PATTERN, 'query'), shots(exemplars)
+  made = fit(question, exemplars, budget, len)
+  sizes = [len(question.prompt(exemplars[:k])) + 1 for k in range(len(exemplars) + 1)]
   fitting = [k for k in range(1, len(sizes)) if sizes[k] <= budget]
-  assert made == (
-    (PATTERN.prompt(exemplars[: fitting[-1]], 'query'), fitting[-1]) if fitting else None
-  )
+  assert made == ((question.prompt(exemplars[: fitting[-1]]), fitting[-1]) if fitting else None)
 
 
 def test_exemplars_are_of_the_same_task_and_never_the_question_itself(sums):
@@ -99,7 +110,7 @@ def test_the_separator_of_a_task_replaces_that_of_the_patterns(sums):
 def test_the_shipped_patterns_differ_and_all_are_used(sums):
   patterns = shipped_patterns()
   assert len(patterns) >= 8 and len({p.id for p in patterns}) == len(patterns)
-  assert len({p.prompt([('x', 'y')], 'z') for p in patterns}) == len(patterns)
+  assert len({Question(p, 'z').prompt(shots([('x', 'y')], p)) for p in patterns}) == len(patterns)
   rows = [{'a': i, 'b': 1, 'answer': str(i + 1), 'rationale': 'r'} for i in range(200)]
   sums(source=GeneratorSource(lambda split: rows, splits=('train',)), few_shot=FewShot(k=2))
   used = {e['template'].split('/')[1] for e in text_examples('sums_fewshot', 'train')}
