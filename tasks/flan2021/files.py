@@ -192,18 +192,27 @@ def sources(data_set: DataSet) -> dict[str, Source]:
 def how_to_get(data_set: DataSet, split: str = 'train') -> str:
   """Says how files and TFDS are got: names, page, size, licence, steps that a person must do."""
   tfds = _name_in_tfds(data_set)
-  known = _downloads().get(tfds, {})
+  known = _downloads()[tfds]
   name, split = _folder_name(data_set), parse(split)[0]
   _, layouts = _published(data_set)
-  files = [file for layout in layouts for file in layout.files.get(split, ()) if file]
+  files = [
+    layout.spelled(file) for layout in layouts for file in layout.files.get(split, ()) if file
+  ]
   files += [f'{split}.jsonl or {split}.parquet with the columns of TFDS']
-  page = f' of {known["page"]}' if known.get('page') else ''
-  steps = f' First: {known["steps"]}.' if known.get('steps') else ''
-  said = f'Put {", or ".join(files)}{page} into FOLDER/{name} and name FOLDER: {FLAN2021_DIR.how()}'
+  steps = f' First: {known["steps"]}.' if known['steps'] else ''
+  said = (
+    f'Put {", or ".join(files)} of {known["page"]} into FOLDER/{name} and name FOLDER: '
+    f'{FLAN2021_DIR.how()}'
+  )
   if not data_set.tfds.startswith('huggingface:'):
-    size = f' (downloads {known["megabytes"]} MB)' if known.get('megabytes') else ''
+    size = f' (downloads {known["megabytes"]} MB)' if known['megabytes'] else ''
     said = f'Get it with: tfds build {tfds}{size}. Or {said[0].lower()}{said[1:]}'
   return f'{said}{steps} Licence: {data_set.licence}.'
+
+
+def page(data_set: DataSet) -> str:
+  """Returns the address at which a data set is published."""
+  return _downloads()[_name_in_tfds(data_set)]['page']
 
 
 def _fits(layout: Layout, path: Path, faults: list[str]) -> bool:

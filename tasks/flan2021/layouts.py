@@ -54,6 +54,11 @@ class Layout:
     old, new = self.companion
     return path.with_name(path.name.replace(old, new)) if old else None
 
+  def spelled(self, name: str) -> str:
+    """Returns the name of a file with that of the one beside it."""
+    beside = self.beside(Path(name))
+    return f'{name} with {beside.name}' if beside else name
+
   def fits(self, path: Path) -> bool:
     """Says whether the first row of a file has the columns of this layout.
 
