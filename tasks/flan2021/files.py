@@ -52,8 +52,9 @@ class Found:
   def rows(self) -> Iterator[tuple[str, Fields]]:
     if self.dump:
       yield from ((row.place, row.fields) for row in self.dump.rows())
-    for path in self.paths if self.layout else ():
-      yield from self.layout.rows(path, self.split)
+    elif self.layout:
+      for path in self.paths:
+        yield from self.layout.rows(path, self.split)
 
   def hashes(self) -> list[str]:
     if self.dump:

@@ -77,8 +77,8 @@ class Layout:
     start, stop = self.part.get(split, (0, None))
     for place, raw in itertools.islice(self._read(path), start, stop):
       try:
-        made = self.row(raw)
-        made = [made] if isinstance(made, dict) else list(made)
+        one_or_more: Any = self.row(raw)
+        made = [one_or_more] if isinstance(one_or_more, dict) else list(one_or_more)
       except KeyError as e:
         name = str(e.args[0])
         raise DataError(

@@ -1,6 +1,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flan_jax.tasks import dialog
@@ -151,7 +152,8 @@ def test_tfds_has_every_data_set_with_the_columns_that_files_are_turned_into(tmp
       builder = tfds.builder(data_set.tfds, data_dir=tmp_path, try_gcs=False)
       columns[data_set.name] = set(builder.info.features)
   for case in CASES:
-    name, _, _, rows = case.values
+    values: Any = case.values
+    name, _, _, rows = values
     assert set(rows[0]) <= columns.get(name, set(rows[0])), name
 
 
