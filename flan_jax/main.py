@@ -30,6 +30,7 @@ PREPARE_MACROS = {
   'cache_dir': 'CACHE_DIR',
   'vocabulary': 'VOCABULARY',
   'cot_dir': 'COT_DIR',
+  'licence': 'LICENCE',
 }
 
 

@@ -46,6 +46,7 @@ class DataConfig:
     rates: Member name -> rate, in place of the mixture's own.
     rule: Mixing rule in place of the mixture's own, e.g. flan_jax.data.mixture.NumExamples.
     skip_missing: Train without the members whose cache is not there.
+    licence: Regular expression; tasks whose licence does not match it take no part.
   """
 
   cache_dir: str
@@ -57,6 +58,7 @@ class DataConfig:
   rates: Mapping[str, float] | None = None
   rule: Any = None
   skip_missing: bool = False
+  licence: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +309,7 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
     rates=data.rates,
     rule=data.rule,
     skip_missing=data.skip_missing,
+    licence=data.licence,
   )
   return loader_lib.Loader(
     data.cache_dir,

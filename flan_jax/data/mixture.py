@@ -8,6 +8,7 @@ public names are here too; the order of the draws is order.py's concern.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -76,12 +77,13 @@ class ResolvedMixture:
   left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
   fingerprint: str = ''
 
-  @property
+  # Cached: asked for once a task, thousands of times, they would take as long as all the rest.
+  @functools.cached_property
   def num_examples(self) -> tuple[int, ...]:
     """Examples of each task."""
     return tuple(m['num_examples'] for m in self.manifests)
 
-  @property
+  @functools.cached_property
   def task_collections(self) -> tuple[str, ...]:
     """Collection of each task; a task without one is its own."""
     return tuple(m.get('collection') or t for t, m in zip(self.tasks, self.manifests, strict=True))

@@ -280,3 +280,22 @@ def test_a_mixture_file_that_cannot_be_read_is_named(tmp_path):
 def test_resolving_needs_a_cache(tmp_path):
   with pytest.raises(cache.CacheError, match='There is no token cache'):
     resolve('a', tmp_path / 'none')
+
+
+def test_tasks_of_other_licences_are_as_if_they_were_not_listed(tmp_path):
+  cache.initialize_cache(tmp_path, vocabularies.get_vocabulary('bytes'))
+  for task, licence in (('a', 'MIT'), ('b', 'CC-BY-NC-4.0'), ('c', ''), ('d', 'Apache-2.0')):
+    with cache.TaskCacheWriter(tmp_path, task, 'train') as writer:
+      writer.add([5, 1], [6, 1], {'id': '0'})
+      writer.finish({'licence': licence})
+  inner = Mixture.of('inner', {'a': 1.0, 'b': 3.0})
+  outer = Mixture('outer', (Member('inner', 1.0, inner), Member('c', 2.0), Member('d', 1.0)))
+  mixture.save_mixture(tmp_path, outer)
+  resolved = resolve('outer', tmp_path, licence='mit|apache')
+  # The nested mixture keeps its share of 1 to 1, which is now all of task a.
+  assert rates(resolved) == {'a': 0.5, 'd': 0.5}
+  assert list(resolved.left_out) == ['b', 'c']
+  assert rates(resolve('outer', tmp_path, licence='^$|MIT')) == {'a': 1 / 3, 'c': 2 / 3}
+  assert not resolve('outer', tmp_path).left_out
+  with pytest.raises(ValueError, match='keeps none of the 4 tasks'):
+    resolve('outer', tmp_path, licence='gpl')

@@ -705,3 +705,21 @@ def test_every_setting_is_documented():
   documented = PrepareConfig.__doc__
   for field in dataclasses.fields(PrepareConfig):
     assert f'    {field.name}: ' in documented
+
+
+def test_tasks_of_other_licences_are_not_prepared_and_are_named(tasks, tmp_path):
+  path = str(tasks.tsv('a.tsv', SUMS))
+  module = tasks.module(
+    f"task('P_free', {path!r}, licence='MIT')\ntask('P_bound', {path!r}, licence='CC-BY-NC-4.0')\n"
+    "instruction_mixture('P_all', ['P_free', 'P_bound'])"
+  )
+  cache = tmp_path / 'cache'
+  result, printed = run(tasks.name('all'), cache, module, splits=('train',), licence='mit|cc0')
+  assert result.ok and list_tasks(cache) == (tasks.name('free'),)
+  why = "Its licence 'CC-BY-NC-4.0' does not match 'mit|cc0'."
+  assert f'left out {tasks.name("bound")}: {why}' in printed
+  assert resolve(tasks.name('all'), cache).tasks == (tasks.name('free'),)
+  written = json.loads((cache / 'mixtures' / f'{tasks.name("all")}.json').read_text())
+  assert written['left_out'] == {tasks.name('bound'): why} and not written['missing']
+  with pytest.raises(ValueError, match='keeps none of the 2 tasks'):
+    run(tasks.name('all'), cache, module, splits=('train',), licence='gpl')
