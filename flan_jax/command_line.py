@@ -155,8 +155,10 @@ def _add_data_verbs(verb) -> None:
     'Shows what a mixture in a cache will train on: rates, tokens, truncation, examples.',
     'flan-jax inspect --mixture demo --cache_dir ~/cache --html demo.html --steps 1000',
   )
-  p.add_argument('--mixture', required=True, help='mixture or task in the cache')
-  p.add_argument('--cache_dir', required=True, help='what prepare wrote')
+  p.add_argument('--mixture', required=True, help='mixture or task')
+  p.add_argument(
+    '--cache_dir', help='what prepare wrote (default: what the mixture asks for, without data)'
+  )
   p.add_argument('--html', help='also write one HTML page there')
   p.add_argument('--examples', type=int, default=3, help='rendered examples a task (default: 3)')
   p.add_argument(
@@ -172,6 +174,7 @@ def _add_data_verbs(verb) -> None:
   p.add_argument('--batch_size', type=int, default=64, help='rows of a step (default: 64)')
   p.add_argument('--steps', type=int, help='steps that will be trained, to count epochs over')
   _licence_flag(p)
+  _task_flags(p)
 
   p = verb(
     'export-text',

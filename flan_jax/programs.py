@@ -157,9 +157,20 @@ def prepare(args: Namespace) -> int:
 
 
 def inspect(args: Namespace) -> int:
-  """Shows a mixture in a cache."""
-  from flan_jax.data import inspection
+  """Shows a mixture in a cache, or without one what it asks for."""
+  from flan_jax.data import inspection, inspection_plan
 
+  if args.cache_dir is None:
+    if args.html or args.steps:
+      raise ValueError('--html and --steps need --cache_dir: they show what is in a cache.')
+    inspection_plan.inspect_plan(
+      args.mixture,
+      tasks_modules=_modules(args),
+      folders=_folders(args),
+      tasks=tuple(args.task or ()),
+      licence=args.licence,
+    )
+    return 0
   inspection.inspect(
     inspection.InspectConfig(
       mixture=args.mixture,

@@ -28,7 +28,7 @@ def fails(capsys, *argv):
     (('trian',), "No verb 'trian'. Did you mean 'train'?"),
     (('list', 'task'), "No kind 'task'. Did you mean 'tasks'?"),
     (('list', '--jsn'), "takes no '--jsn'. Did you mean '--json'?"),
-    (('inspect', '--mixture', 'm'), 'the following arguments are required: --cache_dir'),
+    (('export-text', '--mixture', 'm'), 'the following arguments are required: --out'),
     (('report', '--workdir', 'w', '--gin.SEED=1'), 'belong to `flan-jax train` and `prepare`'),
     (('train', '--workdir', 'w', '--gin_file', 'runs/trian.gin'), "Did you mean 'runs/train.gin'?"),
     (('prepare', '--gin.COT_DIRS=x'), "no macro COT_DIRS. Did you mean 'COT_DIR'?"),

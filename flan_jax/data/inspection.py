@@ -1,14 +1,14 @@
 """inspect: what a mixture in a cache will train on, measured before anything is trained.
 
-Rates asked and realised, tokens, what the lengths would cut, epochs, licences, and examples
-decoded from their tokens, which is what the model sees. Reads the cache and plans windows; how it
-looks is in inspection_view.py and inspection_page.py.
+Reads the cache and plans windows; examples are decoded from their tokens, which is what the model
+sees. How it looks is in inspection_view.py and inspection_page.py.
 """
 
 import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -239,19 +239,19 @@ def _missing(config: InspectConfig, mixture: ResolvedMixture) -> dict[str, str]:
   missing = dict.fromkeys(
     mixture.skipped, f"It has no split '{config.split}' in the cache; prepare it."
   )
-  if mixture.name in list_mixtures(config.cache_dir):
-    path = Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json'
-    missing |= cache.read_json(path).get('missing', {})
-  return missing
+  return missing | _written(config, mixture).get('missing', {})
 
 
 def _left_out(config: InspectConfig, mixture: ResolvedMixture) -> dict[str, str]:
   """Tasks without the licence that is asked for here or was when the mixture was prepared."""
-  earlier = {}
-  if mixture.name in list_mixtures(config.cache_dir):
-    path = Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json'
-    earlier = cache.read_json(path).get('left_out', {})
-  return {**earlier, **mixture.left_out}
+  return {**_written(config, mixture).get('left_out', {}), **mixture.left_out}
+
+
+def _written(config: InspectConfig, mixture: ResolvedMixture) -> dict[str, Any]:
+  """What prepare wrote of the mixture; nothing for a task."""
+  if mixture.name not in list_mixtures(config.cache_dir):
+    return {}
+  return cache.read_json(Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json')
 
 
 def _warnings(

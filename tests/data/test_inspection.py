@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from flan_jax import report_plots
+from flan_jax import main, report_plots
 from flan_jax.console import console
-from flan_jax.data import inspection_tasks, inspection_view
+from flan_jax.data import catalogue, inspection_tasks, inspection_view
 from flan_jax.data.cache import TaskCacheWriter, initialize_cache
 from flan_jax.data.inspection import InspectConfig, InspectError, examine, inspect
 from flan_jax.data.inspection_groups import LengthCounter, group
@@ -381,6 +381,15 @@ def test_charts_name_what_they_show_and_trust_no_name():
     edges, [report_plots.Bars('', [0.5, 0.25, 0.25], 3)], title='t', unit='tokens', limits=((3, 1),)
   )
   assert 'tokens' in svg and 'var(--series-3)' in svg and 'var(--series-1)' in svg
+
+
+def test_without_a_cache_it_shows_what_a_registered_mixture_asks_for(monkeypatch, capsys):
+  monkeypatch.setenv('FLAN_JAX_SEQIO', 'off')
+  assert main.console(['inspect', '--mixture', 'demo']) == 0
+  shown = capsys.readouterr().out
+  assert all(name in shown for name in catalogue.find('demo').task_names())
+  assert main.console(['inspect', '--mixture', 'demo', '--html', 'page.html']) == 1
+  assert 'need --cache_dir' in capsys.readouterr().err
 
 
 def test_what_cannot_be_inspected_is_said_in_a_sentence(cache, tmp_path):
