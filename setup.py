@@ -32,6 +32,7 @@ CORE = [
   'tensorboardX>=2.6',  # writes TensorBoard's files without TensorFlow
   'matplotlib>=3.9',
   'jinja2>=3.1',
+  'datasketch>=2,<3',  # MinHash and LSH of `contamination`; needs NumPy and SciPy, which JAX has
   'rouge-score>=0.1.2',
   'sacrebleu>=2.4',
 ]

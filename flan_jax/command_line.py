@@ -147,6 +147,11 @@ def _add_data_verbs(verb) -> None:
   p.add_argument('--max_examples', type=int, help='at most so many examples a task and split')
   p.add_argument('--skip_missing', action='store_true', help='go on without sources not here')
   p.add_argument('--force', action='store_true', help='build again what is already there')
+  p.add_argument(
+    '--decontaminate_against',
+    help='files and folders of evaluation sets, comma separated; training examples that hold a '
+    'text of theirs are left out (see `flan-jax contamination`)',
+  )
   _licence_flag(p)
   _task_flags(p)
 
@@ -175,6 +180,21 @@ def _add_data_verbs(verb) -> None:
   p.add_argument('--steps', type=int, help='steps that will be trained, to count epochs over')
   _licence_flag(p)
   _task_flags(p)
+
+  p = verb(
+    'contamination',
+    'Says which examples of a mixture in a cache hold texts of evaluation sets.',
+    'flan-jax contamination --mixture demo --cache_dir ~/cache --against bbh,mmlu --out found.html',
+  )
+  p.add_argument('--mixture', required=True, help='mixture or task in the cache')
+  p.add_argument('--cache_dir', required=True, help='what prepare wrote')
+  p.add_argument(
+    '--against',
+    required=True,
+    help='evaluation sets, comma separated: files (JSONL, JSON, CSV, TSV, text) or folders of them',
+  )
+  p.add_argument('--out', help='also write the report there: FILE.json or FILE.html')
+  p.add_argument('--split', default='train', help='split (default: %(default)s)')
 
   p = verb(
     'export-text',
@@ -207,7 +227,7 @@ def _add_run_verbs(verb) -> None:
   p = verb(
     'train',
     'Trains, or goes on where the last checkpoint in the workdir stands.',
-    'flan-jax train --gin_file models/t5_1_1/small.gin --gin_file runs/train.gin \\\n'
+    'flan-jax train --gin_file runs/train.gin --gin_file models/t5_1_1/small.gin \\\n'
     '      --mixture cot --cache_dir ~/cache --workdir ~/run --steps 1000 --gin.BATCH_SIZE=16',
   )
   _gin_flags(p, required=True)

@@ -151,6 +151,7 @@ def prepare(args: Namespace) -> int:
       force=args.force,
       tasks_modules=_modules(args),
       licence=args.licence,
+      decontaminate_against=_paths(args.decontaminate_against),
     )
   )
   return 0 if result.ok else 1
@@ -183,6 +184,22 @@ def inspect(args: Namespace) -> int:
       steps=args.steps,
       tasks=tuple(args.task or ()),
       licence=args.licence,
+    )
+  )
+  return 0
+
+
+def contamination(args: Namespace) -> int:
+  """Compares a mixture in a cache with evaluation sets."""
+  from flan_jax.data import contamination as comparer
+
+  comparer.contamination(
+    comparer.ContaminationConfig(
+      mixture=args.mixture,
+      cache_dir=args.cache_dir,
+      against=_paths(args.against),
+      out=args.out,
+      split=args.split,
     )
   )
   return 0
@@ -334,6 +351,10 @@ def _load(args: Namespace) -> _Loaded:
     num_beams=args.num_beams,
   )
   return _Loaded(model, vocabulary, step, folder / str(step), lengths, decode, args.seed)
+
+
+def _paths(text: str | None) -> tuple[str, ...]:
+  return tuple(path.strip() for path in (text or '').split(',') if path.strip())
 
 
 def _modules(args: Namespace) -> tuple[str, ...]:

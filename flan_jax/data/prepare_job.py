@@ -7,11 +7,12 @@ import dataclasses
 import functools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flan_jax.data import catalogue, seqio_tasks
+from flan_jax.data import catalogue, decontamination, seqio_tasks
 from flan_jax.data.cache import cache_vocabulary
 from flan_jax.data.tokenizing import Example, SplitResult, is_disk_error, write_split
 from flan_jax.data.vocabularies import Vocabulary
@@ -27,6 +28,7 @@ class Job:
     info: entries of its manifest.
     modules: task modules to import.
     seqio: register instruction tasks with SeqIO too.
+    decontaminate_against: evaluation sets whose texts no example may hold.
   """
 
   task: str
@@ -39,6 +41,7 @@ class Job:
   seqio: bool
   seed: int
   max_examples: int | None
+  decontaminate_against: tuple[str, ...] = ()
 
   @property
   def name(self) -> str:
@@ -60,6 +63,11 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
       examples, dropped = map(_from_text, texts), lambda: texts.dropped
     else:
       examples = seqio_tasks.examples(job.task, job.split, vocabulary=spec, seed=job.seed)
+    contaminated: Counter[str] = Counter()
+    if job.decontaminate_against:
+      examples = decontamination.without_contaminated(
+        examples, job.decontaminate_against, contaminated
+      )
     return write_split(
       examples,
       cache_dir=job.cache_dir,
@@ -69,7 +77,7 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
       key=job.key,
       info=job.info,
       max_examples=job.max_examples,
-      dropped=dropped,
+      dropped=lambda: {**dropped(), **contaminated},
       report=report,
     )
   except (ValueError, OSError) as e:

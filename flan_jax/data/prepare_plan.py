@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.data import catalogue, seqio_tasks
+from flan_jax.data import catalogue, decontamination, seqio_tasks
 from flan_jax.data.cache import check_name, is_finished, read_manifest
 from flan_jax.data.prepare_job import Job
 from flan_jax.data.tokenizing import SplitResult, result_of
@@ -17,6 +17,9 @@ from flan_jax.data.vocabularies import Vocabulary
 
 # Raised when the same task would give other tokens or other metadata than before.
 CODE = 1
+
+# What is trained on; a validation split of a task may be the evaluation set itself.
+_DECONTAMINATED = 'train'
 
 # Of a source: moving a file does not change what is read from it.
 _WHERE_NOT_WHAT = ('path', 'data_dir', 'licence', 'how_to_get')
@@ -46,6 +49,8 @@ class PrepareConfig:
     seqio: register the tasks with SeqIO as well (10 to 20 seconds a process), for modules whose
       own SeqIO mixtures hold them.
     licence: regular expression; leaves out tasks whose licence does not match it.
+    decontaminate_against: files and folders of evaluation sets; examples of the split 'train' that
+      hold a text of theirs are left out.
   """
 
   mixture: str
@@ -61,6 +66,7 @@ class PrepareConfig:
   force: bool = False
   seqio: bool = False
   licence: str | None = None
+  decontaminate_against: tuple[str, ...] = ()
 
   def __post_init__(self):
     if self.workers is not None and self.workers < 1:
@@ -101,7 +107,10 @@ def plan(
   results: dict[tuple[str, str], SplitResult] = {}
   jobs = []
   instruction = set(catalogue.task_names())
+  paths = tuple(config.decontaminate_against)
+  decontaminated = {'decontaminated': decontamination.cache_key(paths)} if paths else {}
   for task, split in splits:
+    filtered = split == _DECONTAMINATED and bool(paths)
     try:
       check_name('task', task)
       missing, info, made_of = _describe(task, split, task in instruction)
@@ -111,6 +120,7 @@ def plan(
         'seed': config.seed,
         'max_examples': config.max_examples,
         'code': CODE,
+        **(decontaminated if filtered else {}),
       }
     except (ValueError, OSError) as e:
       results[task, split] = SplitResult(task, split, 'failed', str(e))
@@ -132,6 +142,7 @@ def plan(
           seqio=config.seqio,
           seed=config.seed,
           max_examples=config.max_examples,
+          decontaminate_against=paths if filtered else (),
         )
       )
   return results, jobs
