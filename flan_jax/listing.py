@@ -100,6 +100,7 @@ def tasks() -> list[dict[str, Any]]:
       listed.append(
         {
           'name': info.name,
+          'family': info.family,
           'form': info.form,
           'cluster': info.cluster,
           'collection': info.collection,
@@ -122,19 +123,21 @@ def tasks() -> list[dict[str, Any]]:
 
 def mixtures() -> list[dict[str, Any]]:
   """Lists every registered mixture with its members and their rates."""
-  here = {task['name']: task['available'] for task in tasks()}
+  known = {task['name']: task for task in tasks()}
   listed = []
   for name in catalogue.mixture_names():
     mixture: Any = catalogue.find(name)
     names = mixture.task_names()
-    available = sum(here.get(task, False) for task in names)
+    families = {known[task]['family'] if task in known else task for task in names}
+    here = {known[t]['family'] for t in names if t in known and known[t]['available']}
     listed.append(
       {
         'name': name,
         'members': {member.name: _rate(member.rate) for member in mixture.members},
-        'tasks': list(names),
-        'tasks_here': available,
-        'available': available == len(names),
+        'tasks': sorted(families),
+        'tasks_here': len(here),
+        'forms': list(names),
+        'available': here == families,
       }
     )
   return listed
@@ -199,6 +202,7 @@ def _seqio_task(name: str) -> dict[str, Any]:
     splits, why = (), str(e)
   return {
     'name': name,
+    'family': name,
     'form': 'seqio',
     **{key: info[key] for key in ('cluster', 'collection', 'licence', 'cot')},
     'splits': list(splits),
@@ -228,31 +232,40 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _print_tasks(listed: Sequence[Mapping[str, Any]], out: Console) -> None:
-  columns = [
-    Column(title)
-    for title in ('task', 'collection', 'cluster', 'CoT', 'splits', 'metrics', 'licence', 'here')
-  ]
+  """One line a task, whatever the number of its forms, then what is not here and how to get it."""
+  families: dict[str, list[Mapping[str, Any]]] = {}
+  for task in listed:
+    families.setdefault(task['family'], []).append(task)
+  titles = ('task', 'forms', 'collection', 'cluster', 'CoT', 'splits', 'metrics', 'licence', 'here')
   rows = (
     (
-      task['name'],
-      task['collection'],
-      task['cluster'],
-      'yes' if task['cot'] else '',
-      ' '.join(task['splits']),
-      ' '.join(task['metrics']),
-      task['licence'],
-      'yes' if task['available'] else 'no',
+      name,
+      len(forms),
+      forms[0]['collection'],
+      forms[0]['cluster'],
+      'yes' if any(form['cot'] for form in forms) else '',
+      ' '.join(forms[0]['splits']),
+      ' '.join(forms[0]['metrics']),
+      forms[0]['licence'],
+      'yes' if forms[0]['available'] else 'no',
     )
-    for task in listed
+    for name, forms in families.items()
   )
-  print_table(out, columns, rows)
-  reasons: dict[str, list[str]] = {}
-  for task in listed:
-    if not task['available']:
-      reason = ' '.join(dict.fromkeys((task['why'], task['how_to_get']))).strip()
-      reasons.setdefault(reason, []).append(task['name'])
-  for reason, names in reasons.items():
-    out.print(f'not here: {visible(", ".join(names))}: {visible(reason)}')
+  print_table(out, [Column(title, right=title == 'forms') for title in titles], rows)
+  missing: dict[str, list[Mapping[str, Any]]] = {}
+  for first, *_ in families.values():
+    if not first['available']:
+      # Files of one folder differ in why they are not here, and are got in one way.
+      missing.setdefault(first['how_to_get'] or first['why'], []).append(first)
+  for tasks_of_way in missing.values():
+    names = _some([task['family'] for task in tasks_of_way])
+    reason = ' '.join(dict.fromkeys((tasks_of_way[0]['why'], tasks_of_way[0]['how_to_get'])))
+    out.print(f'not here: {visible(names)}: {visible(reason.strip())}')
+  collections: dict[str, list[bool]] = {}
+  for first, *_ in families.values():
+    collections.setdefault(first['collection'], []).append(first['available'])
+  for collection, here in collections.items():
+    out.print(f'{visible(collection)}: {sum(here):,} of {len(here):,} tasks are here')
 
 
 def _print_mixtures(listed: Sequence[Mapping[str, Any]], out: Console) -> None:
@@ -266,9 +279,13 @@ def _print_mixtures(listed: Sequence[Mapping[str, Any]], out: Console) -> None:
     Column('mixture'),
     Column('tasks', right=True),
     Column('here', right=True),
+    Column('forms', right=True),
     Column('rates and members'),
   ]
-  rows = ((m['name'], len(m['tasks']), m['tasks_here'], members(m)) for m in listed)
+  rows = (
+    (m['name'], f'{len(m["tasks"]):,}', f'{m["tasks_here"]:,}', f'{len(m["forms"]):,}', members(m))
+    for m in listed
+  )
   print_table(out, columns, rows)
 
 

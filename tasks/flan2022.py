@@ -16,6 +16,7 @@ from flan_jax.tasks.collection import table
 from flan_jax.tasks.flan2021 import (
   common_sense,
   coreference,
+  files,
   formatting,
   language,
   multiple_choice,
@@ -29,8 +30,6 @@ from flan_jax.tasks.flan2021 import (
   translation,
 )
 from flan_jax.tasks.flan2021.data_set import DataSet
-from flan_jax.tasks.rows import Source
-from flan_jax.tasks.sources import TFDS
 from flan_jax.tasks.templates import load_templates
 from flan_jax.tasks.wordings import Wording, Wordings, load_wordings
 
@@ -79,7 +78,7 @@ def _of_tfds(data_set: DataSet, collection: str, wordings: Wordings) -> Collecti
   return CollectionSet(
     name=data_set.name,
     collection=collection,
-    sources=_tfds(data_set),
+    sources=files.sources(data_set),
     wordings=wordings,
     fields=data_set.fields,
     cluster=data_set.cluster,
@@ -89,19 +88,6 @@ def _of_tfds(data_set: DataSet, collection: str, wordings: Wordings) -> Collecti
     metrics=data_set.metrics,
     stated_examples=stated_examples().get(_of(data_set.name)),
   )
-
-
-def _tfds(data_set: DataSet) -> dict[str, Source]:
-  """Returns the splits of a data set; validation is cut from the end of train if it must be."""
-  held_back = data_set.validation
-  splits = {'train': data_set.train, 'validation': held_back}
-  if isinstance(held_back, int):
-    splits = {'train': f'train[:-{held_back}]', 'validation': f'train[-{held_back}:]'}
-  return {
-    split: TFDS(data_set.tfds, str(part), licence=data_set.licence)
-    for split, part in splits.items()
-    if part
-  }
 
 
 def _of_code(code_set: program_synthesis.CodeSet) -> CollectionSet:

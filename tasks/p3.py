@@ -65,8 +65,8 @@ def source(task: P3Task, split: str = 'train') -> HuggingFace:
     split,
     licence=task.licence,
     how_to_get=(
-      f"datasets.load_dataset('bigscience/P3', {task.name!r}).save_to_disk('FOLDER/{task.name}') "
-      f'writes it (Apache-2.0; licence of the data: {task.licence}). {P3_DIR.how()}'
+      "datasets.load_dataset('bigscience/P3', NAME).save_to_disk('FOLDER/' + NAME) writes a "
+      f'subtask; the prompts are Apache-2.0, the data has a licence of its own. {P3_DIR.how()}'
     ),
   )
 

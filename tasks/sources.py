@@ -208,6 +208,10 @@ class TFDS(Source):
 
   def available(self) -> Availability:
     get = self.how_to_get or f'Get it with: tfds build {self.id.split(":")[0]}'
+    # Importing TFDS takes seconds, and there are many that were never prepared.
+    folder = Path(self.data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    if not (folder.expanduser() / self.id.split('/')[0].split(':')[0]).is_dir():
+      return Availability(False, f'{self.id} is not prepared in {folder}.', get)
     try:
       builder = self._builder()
     except DataError as e:

@@ -76,7 +76,7 @@ def test_tasks_tell_whether_their_data_is_here_and_how_to_get_it(listed):
   assert by_name['listed_here']['available'] and not by_name['listed_away']['available']
   assert by_name['listed_away']['how_to_get'] == 'Ask Ann for it.'
   assert line_of(text, 'listed_here').split() == [
-    *('listed_here', 'listed', 'sums', 'train', 'exact_match', 'token_f1', 'CC0-1.0', 'yes')
+    *('listed_here', '1', 'listed', 'sums', 'train', 'exact_match', 'token_f1', 'CC0-1.0', 'yes')
   ]
   assert line_of(text, 'listed_away').endswith('no')
   assert 'not here: listed_away: There is no file' in text and 'Ask Ann for it.' in text

@@ -1,6 +1,7 @@
 """The command line and gin: what is wrong is one sentence with the nearest name."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,31 @@ def test_a_gin_file_that_is_no_text_or_no_gin_is_named(capsys, tmp_path):
   for path, sentence in ((binary, 'is not a text file'), (broken, 'broken.gin')):
     status, said = fails(capsys, 'train', f'--gin_file={path}', '--workdir=w')
     assert status == 2 and sentence in said
+
+
+def commands():
+  """The gin files of every `flan-jax train` that a document, a gin file or --help shows."""
+  root = Path(main.gin_folder()).parent
+  shown = [root / 'README.md', root / 'flan_jax/command_line.py', *root.glob('docs/*.md')]
+  for path in [*shown, *root.glob('gin/**/*.gin')]:
+    text = path.read_text(encoding='utf-8').replace('\\\\n', ' ').replace('\\\n', ' ')
+    for command in re.findall(r'flan-jax train [^`\n]*(?:\n[#\s\']+--[^`\n]*)*', text):
+      files = re.findall(r'--gin_file[ =]([\w/.]+\.gin)', command)
+      if files:
+        yield pytest.param(files, id=f'{path.name}: {" ".join(files)}')
+
+
+@pytest.mark.parametrize('files', list(commands()))
+def test_the_gin_files_of_every_command_shown_make_a_run(files):
+  given = ["CACHE_DIR = 'c'", 'TRAIN_STEPS = 300']
+  for name in files:
+    here = Path(main.gin_folder(), name)
+    if not here.is_file():
+      pytest.skip(f'{name} is a file of the reader')
+  text = ' '.join(Path(main.gin_folder(), name).read_text() for name in files)
+  mixture = [] if 'mixtures/' in ' '.join(files) or 'recipes/' in ' '.join(files) else ['m']
+  given += [f"MIXTURE_OR_TASK_NAME = '{name}'" for name in mixture if 'demo.gin' not in text]
+  assert main.load_run(files, given).run
 
 
 @pytest.mark.parametrize(

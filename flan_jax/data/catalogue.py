@@ -71,7 +71,7 @@ def mixtures() -> Any:
 def task_names() -> tuple[str, ...]:
   """Names of the instruction tasks, in the order of registration."""
   module = registry()
-  return tuple(info.name for info in module.infos()) if module else ()
+  return tuple(module.task_names()) if module else ()
 
 
 def mixture_names() -> tuple[str, ...]:

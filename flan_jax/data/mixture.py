@@ -128,6 +128,10 @@ def resolve(
   mixture = name if isinstance(name, Mixture) else _find(name, cache_dir)
   mixture = _override(mixture, rates or {}, rule)
   manifests, skipped = _read_manifests(mixture, cache_dir, split)
+  never_drawn = mixture.never_drawn() & set(skipped)
+  if never_drawn and manifests:
+    mixture = mixture.without_tasks(never_drawn) or mixture
+    skipped = [task for task in skipped if task not in never_drawn]
   if skipped and not skip_missing:
     raise MixtureError(
       f"{len(skipped)} of the {len(mixture.task_names())} tasks of '{mixture.name}' have no split "

@@ -127,6 +127,20 @@ class Mixture:
         names.update(member.mixture.member_names())
     return tuple(sorted(names))
 
+  def never_drawn(self) -> set[str]:
+    """Tasks that are listed at rate 0 only: those to be evaluated, not trained on."""
+    drawn, idle = set(), set()
+    for member in self.members:
+      if member.mixture:
+        inside = member.mixture.never_drawn()
+        idle |= inside
+        drawn |= set(member.mixture.task_names()) - inside
+      elif member.rate == 0:
+        idle.add(member.name)
+      else:
+        drawn.add(member.name)
+    return idle - drawn
+
   def task_rates(self, num_examples: Mapping[str, int]) -> dict[str, float]:
     """Unnormalised rate of each task.
 

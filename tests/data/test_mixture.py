@@ -169,6 +169,15 @@ def test_a_task_of_rate_zero_is_idle(cache_dir):
   assert 'c' not in resolved.tasks
 
 
+def test_a_task_listed_only_at_rate_zero_need_not_have_the_split(cache_dir):
+  both = Mixture.of('x', {Mixture.of('y', {'a': 1.0, 'gone': 0.0}): 1.0, 'b': 1.0, 'c': 0.0})
+  assert both.never_drawn() == {'gone', 'c'}
+  assert resolve(both, cache_dir).tasks == ('a', 'b')
+  assert resolve(both, cache_dir, split='validation').tasks == ('a', 'b')
+  drawn = Mixture.of('x', {Mixture.of('y', {'a': 1.0, 'b': 0.0}): 1.0, 'b': 1.0})
+  assert drawn.never_drawn() == set()
+
+
 def test_skipping_missing_tasks_is_as_if_they_were_not_listed(cache_dir):
   inner = Mixture.of('with_missing', {'a': 1.0, 'gone': 9.0})
   nested = Mixture.of('top', {inner: 1.0, 'b': 1.0, Mixture.of('lost', {'gone2': 1.0}): 5.0})

@@ -118,8 +118,8 @@ def test_a_subtask_that_is_not_there_is_named_with_the_way_to_get_it(tmp_path, m
     list(source.rows())
   assert source.where() == 'huggingface:P3_DIR/qasc_is_correct_1 train'
   get = source.available().how_to_get
-  assert "load_dataset('bigscience/P3', 'qasc_is_correct_1')" in get
-  assert 'CC-BY-4.0' in get and 'FLAN_JAX_P3_DIR' in get
+  assert "load_dataset('bigscience/P3', NAME)" in get
+  assert 'FLAN_JAX_P3_DIR' in get and source.licence == 'CC-BY-4.0'
   monkeypatch.setenv('FLAN_JAX_P3_DIR', str(tmp_path))
   write_jsonl(tmp_path / 'qasc_is_correct_1/validation.jsonl')
   with pytest.raises(DataError, match="no split 'train' in .*qasc_is_correct_1: .* validation"):
