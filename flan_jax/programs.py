@@ -354,7 +354,11 @@ def _load(args: Namespace) -> _Loaded:
 
 
 def _paths(text: str | None) -> tuple[str, ...]:
-  return tuple(path.strip() for path in (text or '').split(',') if path.strip())
+  """Splits what was given at commas; what is given must name something."""
+  paths = tuple(path.strip() for path in (text or '').split(',') if path.strip())
+  if text is not None and not paths:
+    raise ValueError(f'{text!r} names no evaluation set; give files or folders, comma separated.')
+  return paths
 
 
 def _modules(args: Namespace) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def summary(result: Contamination) -> list[str]:
   rate = result.num_examples / max(result.seconds, 1e-3)
   return [
     f'{result.mixture}, split {result.split}: {result.num_examples:,} examples of '
-    f'{len(result.tasks):,} tasks against {result.texts:,} different texts in {files:,} files.',
+    f'{len(result.tasks):,} {"task" if len(result.tasks) == 1 else "tasks"} against {result.texts:,} different texts in {files:,} files.',
     f'{rate:,.0f} examples/s ({result.seconds:.1f} s), after {result.index_seconds:.1f} s for the '
     f'index. Texts of the examples are decoded from the {result.vocabulary} tokens of the cache.',
     *(f'{test}: {rule}.' for test, rule in RULES.items()),

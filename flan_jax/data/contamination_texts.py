@@ -124,7 +124,7 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
   """Yields (name of the row, whatever holds its strings)."""
   data = _read(path)
   suffix = path.suffix.lower()
-  if suffix == '.json':
+  if suffix == '.json' and not _is_json_lines(data):
     yield from _rows_of_json(_json(path, _decode(path, data), 'file'), '')
     return
   if suffix == '.csv':
@@ -133,7 +133,7 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
   for number, line in enumerate(_decode(path, data).split('\n'), start=1):
     line = line.rstrip('\r')
     if line.strip():
-      if suffix in _JSON_LINES:
+      if suffix == '.json' or suffix in _JSON_LINES:
         yield f'line {number}', _json(path, line, f'line {number}')
       else:
         yield f'line {number}', line.split('\t') if suffix == '.tsv' else line
@@ -162,6 +162,15 @@ def _decode(path: Path, data: bytes) -> str:
       'is not UTF-8. Save the file as UTF-8, or leave it out.'
     )
   return text
+
+
+def _is_json_lines(data: bytes) -> bool:
+  """Whether a .json file has an object on its first line and more below, as many data sets do."""
+  first, _, rest = data.partition(b'\n')
+  try:
+    return bool(rest.strip()) and isinstance(json.loads(first), dict)
+  except (ValueError, RecursionError):
+    return False
 
 
 def _json(path: Path, text: str, what: str) -> Any:

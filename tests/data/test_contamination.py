@@ -256,6 +256,7 @@ def read(*paths):
      '{"question": "r"}]}]}]}',
      [('data[0].title', ('t',)), ('7', ('c', '7', 'q', 'a')),
       ('data[0].paragraphs[0].qas[1]', ('c', 'r'))]),
+    ('a.json', '{"q": "one"}\n{"q": "two"}\n', [('line 1', ('one',)), ('line 2', ('two',))]),
     ('a.json', '{"es": {"1": {"q": "one"}}, "n": [1, 2]}', [('es.1.q', ('one',))]),
   ],
 )  # fmt: skip
@@ -287,6 +288,7 @@ def test_folders_give_a_set_for_each_file_below_them(tmp_path):
     ('a.parquet', b'PAR1', r"ends in '\.parquet'; an evaluation file ends in \.jsonl, "),
     ('a.jsonl', b'{"q": "one"}\n{"q": "two"\n', r"a\.jsonl' line 2 column 12 is not JSON"),
     ('a.json', b'{\n"q": one}', r"a\.json' line 2 column 6 is not JSON"),
+    ('a.json', b'{"q": "one"}\n{"q": two}', r"a\.json' line 2 column 7 is not JSON"),
     ('a.json', b'[' * 100_000, r"a\.json' cannot be read as JSON"),
     ('a.csv', b'a,b\n"x"y,b\n', r"a\.csv' line 2 is not CSV"),
   ],
@@ -499,5 +501,7 @@ def test_the_verb_reports_and_fails_in_one_sentence(cache, tmp_path, capsys):
   assert 'Examples that hold an evaluation text' in capsys.readouterr().out
   assert main.console([*argv, str(tmp_path / 'on.txt')]) == 1
   assert "Did you mean 'one.txt'?" in capsys.readouterr().err
+  assert main.console([*argv, ' ,']) == 1
+  assert 'names no evaluation set' in capsys.readouterr().err
   assert main.console(argv[:-1]) == 2
   assert '--against' in capsys.readouterr().err
