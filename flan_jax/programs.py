@@ -229,8 +229,9 @@ def export_text(args: Namespace) -> int:
 
 def evaluate(args: Namespace) -> int:
   """Scores a checkpoint on mixtures of a cache."""
-  from flan_jax import console, partitioning
+  from flan_jax import console, naming, partitioning
   from flan_jax.evaluation import evaluator
+  from flan_jax.evaluation.seen import seen_in_training
 
   loaded = _load(args)
   config = evaluator.EvaluationConfig(
@@ -242,6 +243,12 @@ def evaluate(args: Namespace) -> int:
     max_examples_per_task=args.max_examples or None,
     seed=args.seed,
   )
+  seen = seen_in_training(loaded.path.parent.parent, args.cache_dir, config.mixtures, args.split)
+  if seen:
+    print(
+      f'Warning: the checkpoint was trained on what it is tested on: {naming.listing(seen)}.',
+      file=sys.stderr,
+    )
   with partitioning.use_mesh(partitioning.MeshConfig()):
     result = evaluator.evaluate(
       loaded.model, config, args.cache_dir, loaded.vocabulary, step=loaded.step

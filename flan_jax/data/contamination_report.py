@@ -83,7 +83,8 @@ def summary(result: Contamination) -> list[str]:
   rate = result.num_examples / max(result.seconds, 1e-3)
   return [
     f'{result.mixture}, split {result.split}: {result.num_examples:,} examples of '
-    f'{len(result.tasks):,} {"task" if len(result.tasks) == 1 else "tasks"} against {result.texts:,} different texts in {files:,} files.',
+    f'{_count(len(result.tasks), "task")} against {result.texts:,} different texts in '
+    f'{_count(files, "file")}.',
     f'{rate:,.0f} examples/s ({result.seconds:.1f} s), after {result.index_seconds:.1f} s for the '
     f'index. Texts of the examples are decoded from the {result.vocabulary} tokens of the cache.',
     *(f'{test}: {rule}.' for test, rule in RULES.items()),
@@ -154,6 +155,10 @@ def _print_overlaps(result: Contamination, out: Console) -> None:
 
 def _counts(by_test: Mapping[str, int]) -> list[str]:
   return [f'{by_test[test]:,}' for test in TESTS]
+
+
+def _count(number: int, thing: str) -> str:
+  return f'{number:,} {thing}' + ('' if number == 1 else 's')
 
 
 def _share(count: int, of: int) -> str:
