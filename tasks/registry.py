@@ -56,10 +56,16 @@ class TaskInfo:
   held_out: tuple[str, ...]
   stated_examples: int | None
 
-  def available(self) -> Availability:
-    """Says whether the data can be read here; if not, why and how to get it."""
-    for source in _TASKS[self.name].sources.values():
-      status = source.available()
+  def available(self, split: str | None = None) -> Availability:
+    """Says whether a split (all of them without one) can be read; if not, why and how to get it."""
+    task = _TASKS[self.name]
+    needed = set(task.sources)
+    if split is not None:
+      needed = {split if split in needed else 'train'} | ({'train'} if task.few_shot else set())
+    for origin in task.sources:
+      if origin not in needed:
+        continue
+      status = task.sources[origin].available()
       if not status.available:
         return status
     return Availability(True)

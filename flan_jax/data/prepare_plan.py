@@ -156,7 +156,7 @@ def _describe(
     missing = seqio_tasks.missing(task, split)
     return missing, seqio_tasks.info(task), {} if missing else seqio_tasks.key(task, split)
   info = catalogue.info(task)
-  status = info.available()
+  status = info.available(split)
   if not status.available:
     return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, {}
   entries = dataclasses.asdict(info)

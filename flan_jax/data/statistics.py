@@ -16,6 +16,7 @@ class TaskStatistics:
   """One task: rates are shares of all examples, counts are over the windows measured."""
 
   task: str
+  family: str
   collection: str
   asked_rate: float
   realised_rate: float
@@ -103,6 +104,7 @@ def measure(loader: Loader, num_windows: int) -> LoaderStatistics:
     tasks=tuple(
       TaskStatistics(
         task=task,
+        family=mixture.manifests[t].get('family') or task,
         collection=mixture.task_collections[t],
         asked_rate=float(mixture.rates[t]),
         realised_rate=float(columns[t, 0]) / drawn,
