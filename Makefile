@@ -40,6 +40,7 @@ lint: .venv/ready  ## Checks style, format and types.
 bench: .venv/ready  ## Installs PyTorch and Transformers, then runs the benchmarks beside them.
 	@$(RUN) -m pip install --quiet -r requirements/bench.txt
 	@$(RUN) benchmarks/data_pipeline.py
+	@$(RUN) benchmarks/prepare.py
 	@$(RUN) benchmarks/train_step.py
 
 # What is pinned stays pinned unless setup.py forbids it; UPGRADE=1 takes the newest of everything.

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.instruction import Fields, InstructionTask
-from flan_jax.tasks.naming import listing
 from flan_jax.tasks.registry import register_forms
 from flan_jax.tasks.rows import Source
 from flan_jax.tasks.splits import HashSplit, TailSplit
 from flan_jax.tasks.templates import Template, TemplateError
 from flan_jax.tasks.wordings import Wordings
+
+from flan_jax.naming import listing
 
 # Of the whole prompt, separators and EOS included: the Flan collection trains on 2,048 tokens.
 MAX_TOKENS = 2048

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from flan_jax.tasks.naming import listing
 from flan_jax.tasks.templates import DATA, TemplateError, digest
+
+from flan_jax.naming import listing
 
 MAX_SHOTS = 16  # as many as Flan 2021 shows at most
 

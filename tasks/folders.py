@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flan_jax.tasks.naming import listing, nearest
+from flan_jax.naming import listing, nearest
 
 _FOLDERS: dict[str, 'Folder'] = {}
 

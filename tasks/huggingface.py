@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from flan_jax.tasks.folders import FileInFolder, FolderError
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError, json_objects
 from flan_jax.tasks.rows import Availability, Row, Source, row_id
 from flan_jax.tasks.sources import JSONL
+
+from flan_jax.naming import listing, nearest
 
 _BATCH = 1000  # rows that are Python objects at a time
 _KINDS = ('.parquet', '.arrow', '.jsonl')

@@ -13,12 +13,13 @@ from typing import Any
 
 from flan_jax.tasks.dialog import dialog_parts
 from flan_jax.tasks.few_shot import FewShot
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.options import option_parts
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.rows import Row, Source
 from flan_jax.tasks.splits import HashSplit, TailSplit
 from flan_jax.tasks.templates import Template, templates_hash
+
+from flan_jax.naming import listing, nearest
 
 # Raised when the same rows and templates would give other text than before: the caches that were
 # made with another number are made anew.

@@ -7,8 +7,9 @@ is only bad: the same wording twice, a target that stands in its own input.
 from collections.abc import Iterable, Sequence
 
 from flan_jax.tasks.instruction import Fields
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.templates import Template, TemplateError, slots
+
+from flan_jax.naming import listing, nearest
 
 
 def lint_templates(templates: Sequence[Template], fields: Iterable[str]) -> list[str]:

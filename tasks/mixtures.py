@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.registry import (
   is_instruction_task,
   register_tasks_with_seqio,
@@ -22,6 +21,7 @@ from flan_jax.tasks.registry import (
 )
 
 from flan_jax.data.mixture import ExamplesProportional, Member, Mixture, Rate
+from flan_jax.naming import listing, nearest
 
 RULES: dict[str, Rate] = {'uniform': 1.0, 'proportional': ExamplesProportional()}
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from flan_jax.tasks.collection import MAX_CHARACTERS, UNKNOWN_LICENCE, CollectionTask, table, words
 from flan_jax.tasks.folders import FileInFolder, folder
-from flan_jax.tasks.naming import nearest
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.rows import Row
 from flan_jax.tasks.sources import FileSource
+
+from flan_jax.naming import nearest
 
 NIV2_DIR = folder('niv2_dir', holds='a clone of natural-instructions')
 COLUMNS = ('name', 'file', 'dataset', 'category', 'languages', 'licence', 'held_out')

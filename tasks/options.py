@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.styles import load_parts
 from flan_jax.tasks.templates import TemplateError, choose
+
+from flan_jax.naming import listing, nearest
 
 # The alphabet ends here, so every kind of label does.
 MAX_OPTIONS = 26

@@ -11,8 +11,9 @@ from typing import Any
 from flan_jax.tasks.collection import MAX_CHARACTERS, UNKNOWN_LICENCE, CollectionTask, table, words
 from flan_jax.tasks.folders import folder
 from flan_jax.tasks.huggingface import HuggingFace
-from flan_jax.tasks.naming import listing
 from flan_jax.tasks.readers import DataError
+
+from flan_jax.naming import listing
 
 P3_DIR = folder('p3_dir', holds='the subtasks of P3')
 COLUMNS = ('name', 'dataset', 'category', 'options', 'licence', 'held_out')

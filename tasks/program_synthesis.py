@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flan_jax.tasks.folders import folder
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.sources import JSONL
 from flan_jax.tasks.templates import choose
+
+from flan_jax.naming import listing, nearest
 
 PROGRAM_SYNTHESIS_DIR = folder('program_synthesis_dir', holds='the program-synthesis sets')
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax.tasks.naming import nearest
+from flan_jax.naming import nearest
 
 
 class DataError(ValueError):

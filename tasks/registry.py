@@ -17,7 +17,6 @@ from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.forms import forms_of
 from flan_jax.tasks.instruction import FORMAT, Fields, InstructionTask
 from flan_jax.tasks.lint import check_templates
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.rows import Availability, Source
 from flan_jax.tasks.sources import as_splits
 from flan_jax.tasks.splits import HashSplit, TailSplit
@@ -25,6 +24,7 @@ from flan_jax.tasks.templates import Template, as_templates
 
 from flan_jax.evaluation.metrics import get_metric
 from flan_jax.evaluation.postprocessors import get_postprocessor
+from flan_jax.naming import listing, nearest
 
 _TASKS: dict[str, InstructionTask] = {}
 _NAME = re.compile(r'[A-Za-z0-9_.:]+')  # what SeqIO takes, without '#'

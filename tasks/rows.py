@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError
+
+from flan_jax.naming import listing, nearest
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Set
 from typing import TypeVar
 
 from flan_jax.tasks import templates
-from flan_jax.tasks.naming import listing
 from flan_jax.tasks.templates import TemplateError
+
+from flan_jax.naming import listing
 
 Style = TypeVar('Style')
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flan_jax.tasks.naming import listing, nearest
+from flan_jax.naming import listing, nearest
 
 DATA = Path(__file__).parent / 'data'
 

@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from flan_jax.tasks.few_shot import FewShotPattern
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.templates import Template, TemplateError, make, read_groups
+
+from flan_jax.naming import listing, nearest
 
 _OPTIONS_LINE = re.compile(r'\n*\{options\}')
 

@@ -26,11 +26,12 @@ from flan_jax.tasks.flan2021.published_translation import TRANSLATION
 from flan_jax.tasks.flan2021.slices import parse, part, splits
 from flan_jax.tasks.folders import FolderError, folder
 from flan_jax.tasks.huggingface import HuggingFace
-from flan_jax.tasks.naming import listing
 from flan_jax.tasks.readers import DataError, tsv_rows
 from flan_jax.tasks.rows import Availability, Row, Source
 from flan_jax.tasks.sources import JSONL, TFDS
 from flan_jax.tasks.templates import DATA
+
+from flan_jax.naming import listing
 
 FLAN2021_DIR = folder('flan2021_dir', holds='the data sets of Flan 2021')
 PUBLISHED: Published = {**GLUE, **LABELS, **CHOICES, **QUESTIONS, **TEXTS, **TRANSLATION}

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flan_jax.tasks.naming import listing, nearest
 from flan_jax.tasks.readers import DataError, json_objects, lines
+
+from flan_jax.naming import listing, nearest
 
 Row = dict[str, Any]
 # Yields (place that a person finds, row as the file has it).

@@ -11,6 +11,7 @@ from flan_jax.tasks.registry import info, task_names, text_examples
 
 from flan_jax.data.catalogue import import_task_modules
 
+README = Path(__file__).resolve().parents[2] / 'README.md'
 GUIDE = Path(__file__).resolve().parents[2] / 'docs/tasks.md'
 BLOCKS = re.findall(r'```python\n(.*?)```', GUIDE.read_text(encoding='utf-8'), re.DOTALL)
 
@@ -54,6 +55,18 @@ def test_the_example_s_rows_become_questions_and_answers(example):
   assert 0 < len(texts['capitals_unseen_wordings']) < 30
   mixture = export_mixture('my_mixture')
   assert {'capitals', 'capitals_cot', 'gsm8k_cot'} <= set(mixture.task_names())
+
+
+def test_the_example_of_the_readme_registers_its_task(tmp_path, monkeypatch):
+  (block,) = re.findall(r'```python\n(.*?)```', README.read_text(encoding='utf-8'), re.DOTALL)
+  (tmp_path / 'qa').mkdir()
+  for name in ('train', 'dev'):
+    (tmp_path / f'qa/{name}.jsonl').write_text('{"question": "Who?", "answer": "Ann"}\n')
+  monkeypatch.chdir(tmp_path)
+  exec(block, {})
+  for split in ('train', 'validation'):
+    (made,) = text_examples('my_qa', split)
+    assert (made['inputs'], made['targets']) == ('Answer the question: Who?', 'Ann')
 
 
 @pytest.mark.seqio
