@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.instruction import Fields, InstructionTask
+from flan_jax.tasks.lint import lint_wordings
 from flan_jax.tasks.registry import register_forms
 from flan_jax.tasks.rows import Source
 from flan_jax.tasks.splits import HashSplit, TailSplit
@@ -70,8 +71,9 @@ ALL = (*WITH_OPTIONS, ZERO_SHOT_NO_OPTIONS, FEW_SHOT_NO_OPTIONS)
 class CollectionSet:
   """A data set of a collection, ready to be registered in its cells.
 
-  sources: split -> source. of: the data set that this one is the inversion of, if it is one. The
-  other fields are InstructionTask's and instruction_task's.
+  sources: split -> source. options: fields yields them for {options}. options_in_rows: the text of
+  the rows lists them, so that wordings may speak of them. of: the data set that this one is the
+  inversion of. The other fields are InstructionTask's and instruction_task's.
   """
 
   name: str
@@ -85,6 +87,7 @@ class CollectionSet:
   of: str = ''
   cot: bool = False
   options: bool = False
+  options_in_rows: bool = False
   dialog: bool = False
   holdout: HashSplit | TailSplit | None = None
   metrics: tuple[str, ...] = ('exact_match',)
@@ -100,8 +103,10 @@ def register_cells(made: CollectionSet, cells: Iterable[Cell]) -> tuple[str, ...
   Few-shot cells are left out where there is no train split to draw exemplars from.
 
   Raises:
-    ValueError: a name that is taken, or a cell that no wording serves.
+    ValueError: a name that is taken, a cell that no wording serves, or a wording with a fault.
   """
+  if faults := lint_wordings(made.wordings, made.options, made.options_in_rows):
+    raise TemplateError(f'{made.name!r}: {faults[0]}')
   return register_forms(
     [_form(made, cell) for cell in cells if not cell.shots or 'train' in made.sources]
   )

@@ -170,6 +170,7 @@ def _of_cot(cot_set: cot.CotSet) -> list[CollectionSet]:
     category='Chain of thought',
     licence=cot_set.licence,
     cot=True,
+    options_in_rows=True,  # at the end of the question
     holdout=cot.SPLIT,
     metrics=(cot_set.metric,),
     postprocessor='option_letter' if cot_set.letters else 'cot_answer',

@@ -4,12 +4,20 @@
 is only bad: the same wording twice, a target that stands in its own input.
 """
 
+import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from flan_jax.tasks.instruction import Fields
 from flan_jax.tasks.templates import Template, TemplateError, slots
+from flan_jax.tasks.wordings import KINDS, FewShotWording, Wording, Wordings
 
 from flan_jax.naming import listing, nearest
+
+_OPTION_WORDS = re.compile(
+  r'\b(options?|choices?|choose|pick|select)\b|\b(following|listed|above|below) answers\b',
+  re.IGNORECASE,
+)
 
 
 def lint_templates(templates: Sequence[Template], fields: Iterable[str]) -> list[str]:
@@ -17,7 +25,7 @@ def lint_templates(templates: Sequence[Template], fields: Iterable[str]) -> list
   fields = set(fields)
   faults = []
   ids: set[str] = set()
-  wordings: dict[tuple[str, str], str] = {}
+  wordings: dict[tuple[str, ...], str] = {}
   for template in templates:
     name = f'Template {template.id!r}'
     if not template.id.strip():
@@ -30,11 +38,49 @@ def lint_templates(templates: Sequence[Template], fields: Iterable[str]) -> list
     except TemplateError as e:
       faults.append(f'{name}: {e}')
       continue
-    same = (' '.join(template.inputs.split()), ' '.join(template.targets.split()))
+    same = _said(template)
     if same in wordings:
       faults.append(f'{name} has the wording of {wordings[same]!r}.')
     wordings.setdefault(same, template.id)
   return faults
+
+
+def _said(template: Template) -> tuple[str, ...]:
+  """Returns all that a wording says, blanks folded; few-shot ones also say what is around them."""
+  said = [template.inputs, template.targets]
+  if isinstance(template, FewShotWording):
+    said += [template.prompt_prefix, template.inputs_prefix, template.targets_prefix]
+    said += [f'({template.between})', f'({template.separator})']
+    return tuple(said)
+  return tuple(' '.join(text.split()) for text in said)
+
+
+@lru_cache(maxsize=512)
+def lint_wordings(
+  wordings: Wordings, options: bool, options_in_rows: bool = False
+) -> tuple[str, ...]:
+  """Returns a sentence for each fault of the wordings of a collection's data set.
+
+  Beside the faults of templates: a wording that does not show the options exactly once where there
+  are some, or shows or speaks of them where there are none (nor in the rows' own text), and one
+  that is inverted and does not say so.
+  """
+  faults = []
+  for kind in KINDS:
+    items: Sequence[Wording] = getattr(wordings, kind)
+    faults += [f'{kind}: {fault}' for fault in lint_templates(items, _slots_of(items))]
+    for item in items:
+      name = f'{kind}: Template {item.id!r}'
+      shown = item.inputs.count('{options}')
+      wanted = int(options and kind != 'no_options')
+      if shown > wanted or (shown < wanted and not item.inverted):
+        faults.append(f'{name} shows {{options}} {shown} times; it must be {wanted}.')
+      words = _OPTION_WORDS.search(item.inputs.replace('{options}', ''))
+      if words and not wanted and not options_in_rows:
+        faults.append(f'{name} speaks of {words[0]!r} where no options are shown.')
+      if not item.inverted and 'answer' not in slots(item.targets):
+        faults.append(f'{name} asks for {item.targets!r}; mark it inverted or let it hold answer.')
+  return tuple(faults)
 
 
 def _slot_faults(template: Template, fields: set[str]) -> list[str]:
