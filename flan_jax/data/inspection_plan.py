@@ -6,7 +6,6 @@ counts at the cap of its rate, and is marked, until prepare has counted it.
 
 import dataclasses
 import fnmatch
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from flan_jax.console import Column, console, print_table, visible
-from flan_jax.data import catalogue
+from flan_jax.data import catalogue, licences
 from flan_jax.data.mixture import ExamplesProportional, Mixture, MixtureError
 from flan_jax.naming import listing, nearest
 
@@ -52,11 +51,12 @@ def inspect_plan(
     folders: folders that tasks leave open, by name.
     tasks: names of tasks, data sets, forms or collections, or patterns of task names; only these
       are shown.
-    licence: regular expression; only tasks whose licence matches are shown.
+    licence: regular expression; tasks whose licence does not match count as if not listed.
     out: standard output by default.
 
   Raises:
-    MixtureError: an unknown name, or a pattern that is none.
+    MixtureError: an unknown name of a mixture or task.
+    LicenceError: a pattern that is none, or that keeps no task.
   """
   out = out or console()
   catalogue.import_task_modules(tasks_modules)
@@ -69,9 +69,13 @@ def inspect_plan(
       f'No mixture or task {mixture!r} is registered.{nearest(mixture, known)} '
       f'Mixtures: {listing(catalogue.mixture_names())}. For one in a cache give --cache_dir.'
     )
-  every = _planned(found)
-  shown = _asked_for(_matching(every, licence), tasks)
-  _print(mixture, every, shown, out)
+  stated = {name: catalogue.info(name).licence for name in found.task_names()}
+  left_out = licences.left_out(stated, licence)
+  planned = _planned(found.without_tasks(set(left_out)) or found)
+  shown = _asked_for(planned, tasks)
+  _print(mixture, planned, shown, out)
+  if left_out:
+    out.print(f'{len(left_out):,} forms are left out for their licence.')
   return shown
 
 
@@ -106,16 +110,6 @@ def _caps(mixture: Mixture) -> dict[str, int]:
     elif isinstance(member.rate, ExamplesProportional) and member.rate.maximum:
       caps[member.name] = int(member.rate.maximum)
   return caps
-
-
-def _matching(tasks: tuple[PlannedTask, ...], licence: str | None) -> tuple[PlannedTask, ...]:
-  if licence is None:
-    return tasks
-  try:
-    pattern = re.compile(licence, re.IGNORECASE)
-  except re.error as e:
-    raise MixtureError(f'--licence {licence!r} is no regular expression: {e}.') from e
-  return tuple(task for task in tasks if pattern.search(task.licence))
 
 
 def _asked_for(tasks: tuple[PlannedTask, ...], asked: tuple[str, ...]) -> tuple[PlannedTask, ...]:
