@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,8 @@ def resolve(
     split: split of every task.
     include_cot: False leaves out tasks whose targets hold rationales; the rates of the others keep
       their proportions.
-    rates: other rates for members, by name, at every depth.
+    rates: other rates for members, by name, at every depth; those of members of which prepare found
+      no data are passed over.
     rule: one rule for all tasks, without nesting: 'uniform', 'proportional' (to examples) or
       ExamplesProportional(...); None keeps the mixture's own.
     skip_missing: go on without tasks that are not prepared, as if they had not been listed.
@@ -125,8 +126,13 @@ def resolve(
     LicenceError: a pattern that is none, or that keeps no task.
   """
   cache_layout.read_cache_info(cache_dir)
-  mixture = name if isinstance(name, Mixture) else _find(name, cache_dir)
-  mixture = _override(mixture, rates or {}, rule)
+  gone: Set[str] = frozenset()
+  if isinstance(name, Mixture):
+    mixture = name
+  else:
+    mixture, gone = _find(name, cache_dir), _gone(name, cache_dir)
+  rates = {member: rate for member, rate in (rates or {}).items() if member not in gone}
+  mixture = _override(mixture, rates, rule)
   manifests, skipped = _read_manifests(mixture, cache_dir, split)
   never_drawn = mixture.never_drawn() & set(skipped)
   if never_drawn and manifests:
@@ -182,6 +188,15 @@ def _find(name: str, cache_dir: str | os.PathLike[str]) -> Mixture:
     f"No mixture or task '{name}' in '{cache_dir}'.{nearest(name, (*mixtures, *tasks))} "
     f'Mixtures: {_some(mixtures)}. Tasks: {_some(tasks)}.'
   )
+
+
+def _gone(name: str, cache_dir: str | os.PathLike[str]) -> Set[str]:
+  """Members of a mixture that prepare left out whole, since none of their data was there."""
+  path = os.path.join(cache_dir, 'mixtures', f'{name}.json')
+  if name not in list_mixtures(cache_dir):
+    return frozenset()
+  with open(path, encoding='utf-8') as f:
+    return frozenset(json.load(f).get('gone', ()))
 
 
 def _override(

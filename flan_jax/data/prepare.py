@@ -226,7 +226,7 @@ def _write_mixtures(
 ) -> tuple[str, ...]:
   """Writes each mixture with what can be had, and what it lacks; failed tasks stay listed."""
   there = {r.task for r in results if r.status != 'missing'}
-  missing = {r.task: r.message for r in results if r.task not in there}
+  missing = {r.task: f'{r.message} {r.remedy}'.strip() for r in results if r.task not in there}
   names = []
   for mixture in mixtures:
     lacks = {task: missing[task] for task in mixture.task_names() if task in missing}
@@ -237,7 +237,9 @@ def _write_mixtures(
     if kept is not None:
       check_name('mixture', mixture.name)
       path = Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json'
-      write_json(path, {**kept.to_json(), 'missing': lacks, 'left_out': unwanted})
+      gone = sorted(set(mixture.member_names()) - set(kept.member_names()))
+      told = {'missing': lacks, 'left_out': unwanted, 'gone': gone}
+      write_json(path, {**kept.to_json(), **told})
       names.append(mixture.name)
   return tuple(names)
 

@@ -126,7 +126,7 @@ def plan(
       results[task, split] = SplitResult(task, split, 'failed', str(e))
       continue
     if missing:
-      results[task, split] = SplitResult(task, split, 'missing', missing)
+      results[task, split] = SplitResult(task, split, 'missing', *missing)
     elif not config.force and is_finished(config.cache_dir, task, split, key=key):
       results[task, split] = result_of(read_manifest(config.cache_dir, task, split), 'kept')
     else:
@@ -150,21 +150,26 @@ def plan(
 
 def _describe(
   task: str, split: str, instruction: bool
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-  """Returns (why the data is missing, if it is; manifest entries; what decides the content)."""
+) -> tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]:
+  """Returns (why the data is missing, how to get it), manifest entries, what decides the content.
+
+  The first is empty where the data is here.
+  """
   if not instruction:
     missing = seqio_tasks.missing(task, split)
-    return missing, seqio_tasks.info(task), {} if missing else seqio_tasks.key(task, split)
+    key = {} if missing else seqio_tasks.key(task, split)
+    return (missing,) if missing else (), seqio_tasks.info(task), key
   info = catalogue.info(task)
   status = info.available(split)
   if not status.available:
-    return ' '.join(dict.fromkeys((status.why, status.how_to_get))).strip(), {}, {}
+    remedy = status.how_to_get if status.how_to_get != status.why else ''
+    return (status.why, remedy), {}, {}
   entries = dataclasses.asdict(info)
   for name in ('name', 'splits', 'seed'):
     del entries[name]
   entries['metrics'] = list(entries['metrics'])
   made_of = catalogue.registry().cache_key(task, split)
-  return '', entries, {**made_of, 'reading': _reading(catalogue.registry().get_task(task))}
+  return (), entries, {**made_of, 'reading': _reading(catalogue.registry().get_task(task))}
 
 
 def _reading(task: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from flan_jax.console import Column, console, print_table, visible
 from flan_jax.data.tokenizing import LossyCharacter, SplitResult
 
 _MOST_ROWS = 60  # of the summary; longer ones show only what is not well
+_MOST_NAMES = 12  # of splits with one trouble
 _SNIPPET_NAMES = {'\n': 'newline', '\t': 'tab', ' ': 'blank', '': 'nothing'}
 
 _COLUMNS = (
@@ -83,7 +84,9 @@ def print_summary(results: Sequence[SplitResult], out=None) -> None:
   """Prints a row for each split, or, of very many, for those that are not well."""
   out = out or console()
   well = [r for r in results if r.status in ('built', 'kept')]
-  shown = results if len(results) <= _MOST_ROWS else [r for r in results if r not in well]
+  # Of a large mixture, what is missing is told below once for each way to get it.
+  told = {id(r) for r in results if r.status in ('built', 'kept', 'missing')}
+  shown = results if len(results) <= _MOST_ROWS else [r for r in results if id(r) not in told]
   if shown:
     print_table(out, _COLUMNS, (_cells(r) for r in shown))
   for line in _messages(results):
@@ -139,20 +142,27 @@ def name_of(text: str) -> str:
 
 def _messages(results: Iterable[SplitResult]) -> list[str]:
   """Says each trouble once, before it the splits that have it."""
-  named: dict[tuple[str, str], list[str]] = {}
+  alike: dict[tuple[str, str], list[SplitResult]] = {}
   for result in results:
     if result.message:
-      named.setdefault((result.status, result.message), []).append(f'{result.task} {result.split}')
+      # Files of one folder differ in the path that is not there, and are got in one way.
+      alike.setdefault((result.status, result.remedy or result.message), []).append(result)
   return [
-    f'{status} {visible(", ".join(names))}: {visible(message)}'
-    for (status, message), names in named.items()
+    f'{status} {visible(_some([f"{r.task} {r.split}" for r in group]))}: '
+    f'{visible(f"{group[0].message} {group[0].remedy}".strip())}'
+    for (status, _), group in alike.items()
   ]
+
+
+def _some(names: Sequence[str]) -> str:
+  more = f' and {len(names) - _MOST_NAMES:,} more' if len(names) > _MOST_NAMES else ''
+  return ', '.join(names[:_MOST_NAMES]) + more
 
 
 def _line(result: SplitResult) -> str:
   name = f'{visible(result.task)} {visible(result.split)}'
   if result.message:
-    return f'{result.status} {name}: {visible(result.message)}'
+    return f'{result.status} {name}: {visible(f"{result.message} {result.remedy}".strip())}'
   return (
     f'{result.status} {name}: {result.num_examples:,} examples, {result.input_tokens:,} input '
     f'and {result.target_tokens:,} target tokens, {result.seconds:.1f} s'

@@ -69,6 +69,7 @@ class SplitResult:
     status: 'built', 'kept' (was there already), 'failed' (broken data), 'missing' (no source),
       'no space' (the disk), 'not started'.
     message: why, in one or two sentences; '' if all is well.
+    remedy: how missing data is got.
     dropped: reason -> examples left out.
     lossy: character -> what the vocabulary does to it.
     seconds: time it took.
@@ -79,6 +80,7 @@ class SplitResult:
   split: str
   status: Status
   message: str = ''
+  remedy: str = ''
   num_examples: int = 0
   input_tokens: int = 0
   target_tokens: int = 0

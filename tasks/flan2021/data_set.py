@@ -1,7 +1,7 @@
 """What is stated of one data set of the Flan 2021 collection before any of its data is read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 FieldsOf = Callable[[dict[str, Any]], Mapping[str, Any] | None]
@@ -24,7 +24,7 @@ class DataSet:
   cluster: str
   category: str
   licence: str
-  fields: FieldsOf
+  fields: FieldsOf = field(repr=False)  # its address would change the key of every cache
   templates: str
   templates_file: str
   options: bool = False

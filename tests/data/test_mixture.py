@@ -169,6 +169,15 @@ def test_a_task_of_rate_zero_is_idle(cache_dir):
   assert 'c' not in resolved.tasks
 
 
+def test_a_rate_for_a_member_whose_data_was_not_there_is_passed_over(cache_dir):
+  path = cache_dir / 'mixtures/part.json'
+  path.write_text(json.dumps({**Mixture.of('part', {'a': 1.0}).to_json(), 'gone': ['p3_submix']}))
+  assert resolve('part', cache_dir, rates={'p3_submix': 3.0, 'a': 2.0}).tasks == ('a',)
+  with pytest.raises(MixtureError, match="'p2_submix', which is no member"):
+    resolve('part', cache_dir, rates={'p2_submix': 3.0})
+  path.unlink()
+
+
 def test_a_task_listed_only_at_rate_zero_need_not_have_the_split(cache_dir):
   both = Mixture.of('x', {Mixture.of('y', {'a': 1.0, 'gone': 0.0}): 1.0, 'b': 1.0, 'c': 0.0})
   assert both.never_drawn() == {'gone', 'c'}

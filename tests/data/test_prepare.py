@@ -253,7 +253,7 @@ instruction_mixture('P_all', ['P_bad', 'P_good', 'P_absent'])
   assert by_task[tasks.name('bad')].status == 'failed'
   assert 'bad.tsv line 2 has 1 columns' in by_task[tasks.name('bad')].message
   assert by_task[tasks.name('absent')].status == 'missing'
-  assert 'Ask Ann for it.' in by_task[tasks.name('absent')].message
+  assert by_task[tasks.name('absent')].remedy == 'Ask Ann for it.' and 'Ask Ann' in printed
   assert [r.task for r in result.failed] == [tasks.name('bad')] and not result.ok
   assert list_tasks(cache) == (tasks.name('good'),)
   assert f'failed {tasks.name("bad")} train:' in printed
