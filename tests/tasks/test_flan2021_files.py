@@ -4,33 +4,15 @@ from dataclasses import replace
 
 import pytest
 from flan_jax.tasks import dialog
-from flan_jax.tasks.flan2021 import (
-  common_sense,
-  coreference,
-  files,
-  formatting,
-  language,
-  multiple_choice,
-  nli,
-  open_qa,
-  paraphrase,
-  reading,
-  sentiment,
-  structure_to_text,
-  summarization,
-  translation,
-)
+from flan_jax.tasks.flan2021 import files
 from flan_jax.tasks.flan2021.files import FlanFiles
 from flan_jax.tasks.flan2021.slices import parse, part, splits
+from flan_jax.tasks.flan2022 import FLAN2021
 from flan_jax.tasks.folders import FolderError
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.sources import TFDS
 
-MODULES = (
-  *(common_sense, coreference, formatting, language, multiple_choice, nli, open_qa, paraphrase),
-  *(reading, sentiment, structure_to_text, summarization, translation),
-)
-DATA_SETS = {d.name: d for module in MODULES for d in module.DATA_SETS}
+DATA_SETS = {d.name: d for d in FLAN2021}
 RTE, TREC, XSUM = DATA_SETS['rte'], DATA_SETS['trec'], DATA_SETS['xsum']
 ROWS = [
   {'premise': f'Dog {i} sleeps.', 'hypothesis': 'It rests.', 'label': i % 2} for i in range(5)

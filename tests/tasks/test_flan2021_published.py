@@ -5,29 +5,11 @@ from typing import Any
 
 import pytest
 from flan_jax.tasks import dialog
-from flan_jax.tasks.flan2021 import (
-  common_sense,
-  coreference,
-  files,
-  formatting,
-  language,
-  multiple_choice,
-  nli,
-  open_qa,
-  paraphrase,
-  reading,
-  sentiment,
-  structure_to_text,
-  summarization,
-  translation,
-)
+from flan_jax.tasks.flan2021 import files
+from flan_jax.tasks.flan2022 import FLAN2021
 from flan_jax.tasks.readers import DataError
 
-MODULES = (
-  *(common_sense, coreference, formatting, language, multiple_choice, nli, open_qa, paraphrase),
-  *(reading, sentiment, structure_to_text, summarization, translation, dialog),
-)
-DATA_SETS = {d.name: d for module in MODULES for d in module.DATA_SETS}
+DATA_SETS = {d.name: d for d in (*FLAN2021, *dialog.DATA_SETS)}
 # Their publishers have no files of rows: they are read from a dump or from TFDS.
 WITHOUT_LAYOUT = {'cnn_dailymail', 'xsum', 'wiki_dialog/OQ'}
 
