@@ -7,7 +7,9 @@ anything is restored. What goes into the state is train.py's business.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +26,10 @@ CHECKSUMS = 'checksums.json'
 PARAMETERS = 'parameters'
 OPTIMIZER = 'optimizer'
 META = 'meta'
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that could not be written."""
 
 
 class DamagedCheckpointError(ValueError):
@@ -101,11 +107,30 @@ class Checkpoints:
 
   def wait(self):
     """Blocks until every save so far is committed and has its checksums."""
-    self._manager.wait_until_finished()
-    self._hash_committed()
-    for future in self._hashing:
-      future.result()
+    with self._telling_what_failed():
+      self._manager.wait_until_finished()
+      self._hash_committed()
+      for future in self._hashing:
+        future.result()
     self._hashing.clear()
+
+  @contextlib.contextmanager
+  def _telling_what_failed(self):
+    """Turns an error of writing into a sentence with the step that a run goes on from."""
+    try:
+      yield
+    except Exception as e:
+      full = 'RESOURCE_EXHAUSTED' in str(e) or getattr(e, 'errno', None) == errno.ENOSPC
+      if not full and not isinstance(e, OSError) and 'Error writing' not in str(e):
+        raise
+      steps = self.steps()
+      again = f'goes on from step {steps[-1]}' if steps else 'starts anew: no save was finished'
+      why = getattr(e, 'strerror', None) or str(e).splitlines()[0][:200]
+      what = 'No space is left to save' if full else f'Cannot save ({why})'
+      raise CheckpointError(
+        f'{what} a checkpoint in {self.directory}. Make it possible, or give another --workdir; '
+        f'the same command then {again}.'
+      ) from e
 
   def steps(self) -> list[int]:
     """Committed steps, oldest first; a save that died is none of them."""
@@ -125,17 +150,18 @@ class Checkpoints:
     self._hash_committed()
     parameters = named_arrays(model)
     shapes = {name: [list(x.shape), str(x.dtype)] for name, x in parameters.items()}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        **{
-          PARAMETERS: ocp.args.StandardSave(parameters),
-          OPTIMIZER: ocp.args.StandardSave(named_arrays(opt_state)),
-          META: ocp.args.JsonSave({**meta, 'step': step, 'shapes': shapes}),
-        }
-      ),
-      metrics=None if score is None else {'score': float(score)},
-    )
+    with self._telling_what_failed():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          **{
+            PARAMETERS: ocp.args.StandardSave(parameters),
+            OPTIMIZER: ocp.args.StandardSave(named_arrays(opt_state)),
+            META: ocp.args.JsonSave({**meta, 'step': step, 'shapes': shapes}),
+          }
+        ),
+        metrics=None if score is None else {'score': float(score)},
+      )
     self._unhashed.append(step)
 
   def poll(self):

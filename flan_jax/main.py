@@ -281,7 +281,8 @@ def console(argv: Sequence[str] | None = None) -> int:
   """Entry point of `flan-jax`; returns the exit status: 0 success, 1 failed, 2 wrong use."""
   argv = sys.argv[1:] if argv is None else list(argv)
   show_traceback = '--traceback' in argv
-  logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of its own read-only mode
+  # Orbax warns of its own read-only mode, and prints what it also raises.
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
   try:
     args, bindings = command_line.parse(argv)
     if args.version:

@@ -183,3 +183,27 @@ def test_impossible_settings_are_refused():
     checkpoints.CheckpointConfig(save_every_steps=0)
   with pytest.raises(ValueError, match='keep_best=-1'):
     checkpoints.CheckpointConfig(keep_best=-1)
+
+
+def test_a_save_that_cannot_be_written_is_one_sentence_with_the_step_to_go_on_from(tmp_path):
+  save(tmp_path, [3])
+  limited = f"""
+    import resource, signal, sys
+    sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+    import jax
+    from flan_jax import checkpoints
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    model = {{'kernel': jax.random.normal(jax.random.key(0), (300, 300))}}
+    try:
+      with checkpoints.Checkpoints({str(tmp_path)!r}, checkpoints.CheckpointConfig()) as saved:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+        saved.save(4, model, model, {{}})
+    except checkpoints.CheckpointError as e:
+      print(e)
+  """
+  command = [sys.executable, '-c', textwrap.dedent(limited)]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert 'save' in done.stdout and f'a checkpoint in {tmp_path}' in done.stdout, done.stderr[-500:]
+  assert 'then goes on from step 3' in done.stdout
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    assert saved.steps() == [3]
