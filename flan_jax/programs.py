@@ -86,8 +86,13 @@ def train(args: Namespace, resolved) -> int:
     return 0
   print(f'{len(resolved.values) - len(rows)} more settings at their defaults: config.json')
   run, workdir = resolved.run, Path(args.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
+  except OSError as e:
+    raise OSError(
+      f'The workdir {workdir} cannot be written ({e.strerror}); give another --workdir.'
+    ) from e
   (workdir / 'config.json').write_text(json.dumps(resolved.values, indent=1) + '\n')
   vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
   vocabulary.save(workdir / 'vocabulary')

@@ -106,6 +106,14 @@ def test_the_gin_files_of_every_command_shown_make_a_run(files):
   assert main.load_run(files, given).run
 
 
+def test_a_workdir_that_cannot_be_written_is_named(capsys, tmp_path):
+  (tmp_path / 'file').write_text('')
+  made = ['--gin_file=runs/demo.gin', '--cache_dir=c', f'--workdir={tmp_path}/file/run']
+  status, said = fails(capsys, 'train', *made)
+  assert status == 1
+  assert f'The workdir {tmp_path}/file/run cannot be written (Not a directory); give an' in said
+
+
 @pytest.mark.parametrize(
   'binding',
   [
