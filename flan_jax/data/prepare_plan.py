@@ -126,7 +126,7 @@ def plan(
       results[task, split] = SplitResult(task, split, 'failed', str(e))
       continue
     if missing:
-      results[task, split] = SplitResult(task, split, 'missing', *missing)
+      results[task, split] = SplitResult(task, split, 'missing', missing[0], missing[1])
     elif not config.force and is_finished(config.cache_dir, task, split, key=key):
       results[task, split] = result_of(read_manifest(config.cache_dir, task, split), 'kept')
     else:
@@ -150,15 +150,15 @@ def plan(
 
 def _describe(
   task: str, split: str, instruction: bool
-) -> tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]:
+) -> tuple[tuple[str, str] | None, dict[str, Any], dict[str, Any]]:
   """Returns (why the data is missing, how to get it), manifest entries, what decides the content.
 
-  The first is empty where the data is here.
+  The first is None where the data is here.
   """
   if not instruction:
     missing = seqio_tasks.missing(task, split)
     key = {} if missing else seqio_tasks.key(task, split)
-    return (missing,) if missing else (), seqio_tasks.info(task), key
+    return (missing, '') if missing else None, seqio_tasks.info(task), key
   info = catalogue.info(task)
   status = info.available(split)
   if not status.available:
@@ -169,7 +169,7 @@ def _describe(
     del entries[name]
   entries['metrics'] = list(entries['metrics'])
   made_of = catalogue.registry().cache_key(task, split)
-  return (), entries, {**made_of, 'reading': _reading(catalogue.registry().get_task(task))}
+  return None, entries, {**made_of, 'reading': _reading(catalogue.registry().get_task(task))}
 
 
 def _reading(task: Any) -> dict[str, Any]:
