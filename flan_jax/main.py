@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import tokenize
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -239,6 +240,8 @@ def _literal(value: Any) -> str:
 
 def _explain(error: Exception, imports: Sequence[str]) -> str:
   """What gin raised, as one or two sentences."""
+  if isinstance(error, tokenize.TokenError):  # from Python 3.12 on, where gin expects a SyntaxError
+    return f'Unable to parse value: {error.args[0]}. Quote text as in --gin.NAME="text".'
   text = _one_line(error)
   match = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", text)
   if match:

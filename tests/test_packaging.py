@@ -158,7 +158,11 @@ def test_make_alone_lists_every_target_with_a_sentence():
 @pytest.mark.parametrize('target', ['demo', 'ablation', 'test', 'test-slow', 'kill-test', 'lint'])
 def test_a_target_sets_up_first_on_a_fresh_checkout(target, tmp_path):
   checkout = copy_checkout(tmp_path)
-  plan = run(['make', '-n', target], checkout).stdout.splitlines()
+  own = {k: v for k, v in os.environ.items() if k not in ('MAKEFLAGS', 'MAKEOVERRIDES', 'PYTHON')}
+  done = subprocess.run(
+    ['make', '-n', target], cwd=checkout, env=own, capture_output=True, text=True, check=True
+  )
+  plan = done.stdout.splitlines()
   first = next(i for i, line in enumerate(plan) if line.startswith(('bash ', '.venv/bin/python')))
   assert 'python3 requirements/install.py' in plan[:first]
   (checkout / '.venv').mkdir()

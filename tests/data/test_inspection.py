@@ -411,4 +411,4 @@ def test_what_cannot_be_inspected_is_said_in_a_sentence(cache, tmp_path):
 
 def test_every_setting_is_documented():
   for field in dataclasses.fields(InspectConfig):
-    assert f'    {field.name}: ' in InspectConfig.__doc__
+    assert f'  {field.name}: ' in InspectConfig.__doc__

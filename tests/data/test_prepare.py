@@ -704,7 +704,7 @@ def demo_file(name: str) -> str:
 def test_every_setting_is_documented():
   documented = PrepareConfig.__doc__
   for field in dataclasses.fields(PrepareConfig):
-    assert f'    {field.name}: ' in documented
+    assert f'  {field.name}: ' in documented
 
 
 def test_tasks_of_other_licences_are_not_prepared_and_are_named(tasks, tmp_path):
