@@ -24,7 +24,7 @@ ablation: .venv/ready  ## Compares training with and without rationales, and wit
 	@$(RUN) benchmarks/ablation.py
 
 test: .venv/ready  ## Runs the tests, without the slow ones.
-	@$(RUN) -m pytest -q -m '$(QUICK)'
+	@$(RUN) -m pytest -q -m '$(QUICK)' -n auto --maxprocesses=4 --dist worksteal
 
 test-slow: .venv/ready  ## Runs the slow tests.
 	@$(RUN) -m pytest -q -m 'slow and not kill'
@@ -39,7 +39,7 @@ lint: .venv/ready  ## Checks style, format and types.
 
 bench: .venv/ready  ## Installs PyTorch and Transformers, then runs the benchmarks beside them.
 	@$(RUN) -m pip install --quiet -r requirements/bench.txt
-	@$(RUN) benchmarks/data_pipeline.py
+	@$(RUN) benchmarks/data_pipeline.py --seqio
 	@$(RUN) benchmarks/prepare.py
 	@$(RUN) benchmarks/train_step.py
 

@@ -56,6 +56,7 @@ EXTRAS = {
   ],
   'dev': [
     'pytest>=8',
+    'pytest-xdist>=3.6',  # the tests on every core
     'hypothesis>=6.100',
     'ruff>=0.9',
     'pyright[nodejs]>=1.1.390',  # brings its own Node.js

@@ -6,12 +6,13 @@ schedules and clipping by global norm are there.
 """
 
 import dataclasses
-import difflib
 import math
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+
+from flan_jax.naming import listing, nearest
 
 # What a logical axis is to the second moment. A row times a column approximates it, 'batch' axes
 # hold separate parameters, and an axis of 'none' keeps its parameter from being factored.
@@ -199,11 +200,9 @@ def _roles(path, shape, axes):
     )
   for axis in axes:
     if axis not in ROLES:
-      close = difflib.get_close_matches(str(axis), ROLES, n=1)
-      hint = f' Did you mean {close[0]!r}?' if close else ''
       raise ValueError(
-        f'Parameter {path} has the logical axis {axis!r}, which Adafactor has no role for.{hint} '
-        f'Known: {", ".join(sorted(ROLES))}.'
+        f'Parameter {path} has the logical axis {axis!r}, which Adafactor has no role for.'
+        f'{nearest(axis, ROLES)} Known: {listing(ROLES)}.'
       )
   return tuple(ROLES[axis] for axis in axes)
 

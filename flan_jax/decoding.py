@@ -5,7 +5,6 @@ and batching of prompts are left to the callers; beam search itself is in beam_s
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import beam_search, losses
+from flan_jax.naming import nearest
 from flan_jax.partitioning import shard
 
 STRATEGIES = ('greedy', 'sample', 'beam')
@@ -52,10 +52,9 @@ class DecodeConfig:
 
   def __post_init__(self):
     if self.strategy not in STRATEGIES:
-      close = difflib.get_close_matches(str(self.strategy), STRATEGIES, n=1)
-      hint = f' Did you mean {close[0]!r}?' if close else ''
       raise ValueError(
-        f'No decoding strategy {self.strategy!r}.{hint} Choose one of: {", ".join(STRATEGIES)}.'
+        f'No decoding strategy {self.strategy!r}.{nearest(self.strategy, STRATEGIES)} Choose one '
+        f'of: {", ".join(STRATEGIES)}.'
       )
     for name, least in (('max_length', 1), ('num_beams', 1), ('num_samples', 1), ('top_k', 0)):
       value = getattr(self, name)

@@ -17,6 +17,7 @@ from flan_jax.data.mixture import Mixture
 from flan_jax.data.text_file import LineFile, TextFileError, TextProgress
 from flan_jax.data.text_lines import TextLines
 from flan_jax.data.vocabularies import get_vocabulary
+from flan_jax.naming import some
 
 _TROUBLES = ('left out', 'no split', 'missing', 'failed')  # the worst last
 _MOST_NAMES = 12  # of tasks with one message
@@ -263,13 +264,8 @@ def _first_trouble(results: Mapping[str, TaskText]) -> str:
     for why, names in licences.by_reason(reasons).items():
       others = len(results) - len(names)
       more = f' {others:,} other tasks are not there either.' if others else ''
-      return f'{status} {_names(names)}: {why}{more}'
+      return f'{status} {some(names, _MOST_NAMES)}: {why}{more}'
   return ''
-
-
-def _names(names: Sequence[str]) -> str:
-  more = f' and {len(names) - _MOST_NAMES:,} more' if len(names) > _MOST_NAMES else ''
-  return ', '.join(names[:_MOST_NAMES]) + more
 
 
 def _print_summary(config: ExportConfig, result: ExportResult, out: Console) -> None:
@@ -277,7 +273,7 @@ def _print_summary(config: ExportConfig, result: ExportResult, out: Console) -> 
   for status in _TROUBLES:
     reasons = {r.task: r.message for r in result.tasks if r.status == status}
     for why, names in licences.by_reason(reasons).items():
-      out.print(f'{status} {visible(_names(names))}: {visible(why)}')
+      out.print(f'{status} {visible(some(names, _MOST_NAMES))}: {visible(why)}')
   written = [task for task in result.tasks if task.lines]
   repeated = f' {result.repeated:,} of them came before.' if result.repeated else ''
   out.print(

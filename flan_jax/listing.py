@@ -16,7 +16,7 @@ from rich.console import Console
 from flan_jax.console import Column, console, print_table, visible
 from flan_jax.data import catalogue, seqio_tasks
 from flan_jax.data.mixture import ExamplesProportional, Rate
-from flan_jax.naming import unknown
+from flan_jax.naming import some, unknown
 
 KINDS = ('tasks', 'mixtures', 'models', 'recipes')
 _RECIPE_FOLDERS = ('recipes', 'runs')
@@ -80,7 +80,7 @@ def list_things(
   }
   listed: Any = found if config.kind == 'all' else found[config.kind]
   if config.as_json:
-    out.print(json.dumps(listed, indent=1, ensure_ascii=True))
+    out.out(json.dumps(listed, indent=1, ensure_ascii=True), highlight=False)
   elif config.kind == 'all':
     for kind, things in found.items():
       here = sum(bool(thing.get('available', True)) for thing in things)
@@ -94,11 +94,12 @@ def list_things(
 def tasks() -> list[dict[str, Any]]:
   """Lists every registered task; `why` and `how_to_get` say what is wrong where it is not here."""
   listed = []
+  known: dict[Any, Any] = {}
   if catalogue.registry():
     for info in catalogue.registry().infos():
-      # Publishers' files may be of one split only, which is enough to prepare that one.
-      statuses = [info.available(split) for split in info.splits]
-      status = next((one for one in statuses if one.available), statuses[0])
+      # The forms of a task read the same files, and looking for them is what takes time.
+      data = (info.family, info.splits, info.shots > 0)
+      status = known.get(data) or known.setdefault(data, _availability(info))
       listed.append(
         {
           'name': info.name,
@@ -121,6 +122,12 @@ def tasks() -> list[dict[str, Any]]:
     if name not in instruction:
       listed.append(_seqio_task(name))
   return listed
+
+
+def _availability(info: Any) -> Any:
+  """Publishers' files may be of one split only, which is enough to prepare that one."""
+  statuses = [info.available(split) for split in info.splits]
+  return next((one for one in statuses if one.available), statuses[0])
 
 
 def mixtures() -> list[dict[str, Any]]:
@@ -228,11 +235,6 @@ def _rate_text(rate: Any) -> str:
   return f'by examples{limit}{temperature}'
 
 
-def _some(names: Sequence[str]) -> str:
-  more = f' and {len(names) - _MOST_MEMBERS} more' if len(names) > _MOST_MEMBERS else ''
-  return ', '.join(names[:_MOST_MEMBERS]) + more
-
-
 def _print_tasks(listed: Sequence[Mapping[str, Any]], out: Console) -> None:
   """One line a task, whatever the number of its forms, then what is not here and how to get it."""
   families: dict[str, list[Mapping[str, Any]]] = {}
@@ -260,7 +262,7 @@ def _print_tasks(listed: Sequence[Mapping[str, Any]], out: Console) -> None:
       # Files of one folder differ in why they are not here, and are got in one way.
       missing.setdefault(first['how_to_get'] or first['why'], []).append(first)
   for tasks_of_way in missing.values():
-    names = _some([task['family'] for task in tasks_of_way])
+    names = some([task['family'] for task in tasks_of_way], _MOST_MEMBERS)
     reason = ' '.join(dict.fromkeys((tasks_of_way[0]['why'], tasks_of_way[0]['how_to_get'])))
     out.print(f'not here: {visible(names)}: {visible(reason.strip())}')
   collections: dict[str, list[bool]] = {}
@@ -275,7 +277,7 @@ def _print_mixtures(listed: Sequence[Mapping[str, Any]], out: Console) -> None:
     by_rate: dict[str, list[str]] = {}
     for name, rate in mixture['members'].items():
       by_rate.setdefault(_rate_text(rate), []).append(name)
-    return '; '.join(f'{rate}: {_some(names)}' for rate, names in by_rate.items())
+    return '; '.join(f'{rate}: {some(names, _MOST_MEMBERS)}' for rate, names in by_rate.items())
 
   columns = [
     Column('mixture'),

@@ -5,7 +5,6 @@ Sums, never means: the train step adds them over microbatches and devices and di
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from flan_jax import partitioning
+from flan_jax.naming import nearest
 
 NORMALIZERS = ('AVERAGE_PER_SEQUENCE', 'NUM_REAL_TARGET_TOKENS', 'NUM_TOTAL_TARGET_TOKENS')
 
@@ -235,8 +235,7 @@ def _check_kind(kind):
   """Return the kind, or say which ones exist."""
   allowed = f'Allowed: None, a number above 0, {", ".join(NORMALIZERS)}.'
   if isinstance(kind, str) and kind not in NORMALIZERS:
-    near = difflib.get_close_matches(kind.upper(), NORMALIZERS, n=1, cutoff=0.4)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
+    hint = nearest(kind.upper(), NORMALIZERS)
     raise ValueError(f'No loss normalizing factor {kind!r}.{hint} {allowed}')
   if isinstance(kind, bool) or not isinstance(kind, (str, int, float, type(None))):
     raise ValueError(f'loss normalizing factor {kind!r} is a {type(kind).__name__}. {allowed}')

@@ -13,11 +13,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
   return f' Did you mean {" or ".join(shown)}?' if shown else ''
 
 
-def listing(known: Iterable[str], limit: int = 20) -> str:
-  """Returns the names in order, cut after `limit` with the number left out."""
-  names = sorted({str(k) for k in known})
+def some(names: Iterable[str], limit: int = 8) -> str:
+  """Returns the names as given, 'none' or 'a, b and 1,834 more' where they are over `limit`."""
+  names = list(names)
   more = f' and {len(names) - limit:,} more' if len(names) > limit else ''
   return (', '.join(names[:limit]) or 'none') + more
+
+
+def listing(known: Iterable[str], limit: int = 20) -> str:
+  """Returns the names sorted and each once, cut after `limit` with the number left out."""
+  return some(sorted({str(k) for k in known}), limit)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

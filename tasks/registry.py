@@ -49,7 +49,6 @@ class TaskInfo:
   postprocessor: str
   splits: tuple[str, ...]
   num_templates: int
-  templates_hash: str
   seed: int
   category: str
   languages: tuple[str, ...]
@@ -254,7 +253,6 @@ def info(name: str) -> TaskInfo:
     postprocessor=task.postprocessor,
     splits=task.splits,
     num_templates=len(task.templates),
-    templates_hash=task.templates_hash,
     seed=task.seed,
     category=task.category,
     languages=task.languages,

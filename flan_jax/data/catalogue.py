@@ -6,7 +6,6 @@ registry that came with them. What only SeqIO knows is in seqio_tasks.py.
 
 import contextlib
 import dataclasses
-import difflib
 import importlib
 import os
 import pkgutil
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flan_jax.data.mixture import Mixture
-from flan_jax.naming import unknown
+from flan_jax.naming import nearest, unknown
 
 DEFAULT_MODULES = ('flan_jax.tasks',)
 
@@ -160,5 +159,4 @@ def _near_modules(name: str) -> str:
   except (ImportError, AttributeError):
     path, parent = [], ''
   beside = [f'{parent}.{module.name}'.lstrip('.') for module in pkgutil.iter_modules(path)]
-  near = difflib.get_close_matches(name, {*beside, *DEFAULT_MODULES}, n=3, cutoff=0.7)
-  return f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''
+  return nearest(name, (*beside, *DEFAULT_MODULES))

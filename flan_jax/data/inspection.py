@@ -22,7 +22,7 @@ from flan_jax.data.prepare_report import lossy_warning
 from flan_jax.data.statistics import LoaderStatistics
 from flan_jax.data.tokenizing import result_of
 from flan_jax.data.vocabularies import Vocabulary
-from flan_jax.naming import listing, nearest
+from flan_jax.naming import listing, nearest, some
 
 _MOST_TRUNCATED_TARGETS = 0.01  # a larger share of cut answers is worth a warning
 _FEW_EXAMPLES = 50  # a task with fewer is learnt by heart, and its scores are noise
@@ -263,14 +263,14 @@ def _warnings(
 ) -> tuple[str, ...]:
   warnings = []
   if missing:
-    warnings.append(f'{len(missing)} tasks are missing: {_some(list(missing))}.')
+    warnings.append(f'{len(missing)} tasks are missing: {some(list(missing))}.')
   unlicensed = [task.name for task in tasks if not task.licence]
   if unlicensed:
-    warnings.append(f'{len(unlicensed)} tasks state no licence: {_some(unlicensed)}.')
+    warnings.append(f'{len(unlicensed)} tasks state no licence: {some(unlicensed)}.')
   cut = [task for task in tasks if task.targets.cut_share > _MOST_TRUNCATED_TARGETS]
   if cut:
     worst = sorted(cut, key=lambda task: -task.targets.cut_share)
-    listed = _some([f'{task.name} {task.targets.cut_share:.1%}' for task in worst])
+    listed = some([f'{task.name} {task.targets.cut_share:.1%}' for task in worst])
     longest = max(task.targets.longest for task in cut)
     warnings.append(
       f'{len(cut)} tasks lose the end of more than {_MOST_TRUNCATED_TARGETS:.0%} of their targets '
@@ -278,21 +278,16 @@ def _warnings(
     )
   few = [task for task in tasks if task.num_examples < _FEW_EXAMPLES]
   if few:
-    listed = _some([f'{task.name} {task.num_examples}' for task in few])
+    listed = some([f'{task.name} {task.num_examples}' for task in few])
     warnings.append(f'{len(few)} tasks have fewer than {_FEW_EXAMPLES} examples: {listed}.')
   often = [task for task in tasks if (task.epochs or 0) > _MANY_EPOCHS]
   if often:
     often.sort(key=lambda task: -(task.epochs or 0))
-    listed = _some([f'{task.name} {task.epochs:,.0f}' for task in often])
+    listed = some([f'{task.name} {task.epochs:,.0f}' for task in often])
     warnings.append(f'{len(often)} tasks are repeated more than {_MANY_EPOCHS} times: {listed}.')
   same = [t for t in tasks if t.wordings.used > 1 and t.wordings.most_frequent > _ONE_WORDING]
   if same:
-    listed = _some([f'{task.name} {task.wordings.most_frequent:.0%}' for task in same])
+    listed = some([f'{task.name} {task.wordings.most_frequent:.0%}' for task in same])
     warnings.append(f'{len(same)} tasks have nearly always the same template: {listed}.')
   lossy = lossy_warning((result_of(m, 'kept') for m in mixture.manifests), vocabulary.kind)
   return (*warnings, lossy) if lossy else tuple(warnings)
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-  shown = ', '.join(names[:most])
-  return f'{shown} and {len(names) - most:,} more' if len(names) > most else shown

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from flan_jax.data.mixture_rates import (
   mixing_rate_num_examples,
   save_mixture,
 )
-from flan_jax.naming import nearest
+from flan_jax.naming import nearest, some
 
 __all__ = (
   'ExamplesProportional',
@@ -45,8 +45,6 @@ __all__ = (
   'resolve',
   'save_mixture',
 )
-
-_MAX_NAMES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +124,8 @@ def resolve(
     LicenceError: a pattern that is none, or that keeps no task.
   """
   cache_layout.read_cache_info(cache_dir)
-  gone: Set[str] = frozenset()
-  if isinstance(name, Mixture):
-    mixture = name
-  else:
-    mixture, gone = _find(name, cache_dir), _gone(name, cache_dir)
-  rates = {member: rate for member, rate in (rates or {}).items() if member not in gone}
+  mixture = name if isinstance(name, Mixture) else _find(name, cache_dir)
+  rates = {member: rate for member, rate in (rates or {}).items() if member not in mixture.gone}
   mixture = _override(mixture, rates, rule)
   manifests, skipped = _read_manifests(mixture, cache_dir, split)
   never_drawn = mixture.never_drawn() & set(skipped)
@@ -141,7 +135,7 @@ def resolve(
   if skipped and not skip_missing:
     raise MixtureError(
       f"{len(skipped)} of the {len(mixture.task_names())} tasks of '{mixture.name}' have no split "
-      f"'{split}' in '{cache_dir}': {_some(skipped)}; prepare them, or set skip_missing to go on "
+      f"'{split}' in '{cache_dir}': {some(skipped)}; prepare them, or set skip_missing to go on "
       'without them.'
     )
   if skipped:
@@ -186,17 +180,8 @@ def _find(name: str, cache_dir: str | os.PathLike[str]) -> Mixture:
     return Mixture.of(name, {name: 1.0})
   raise MixtureError(
     f"No mixture or task '{name}' in '{cache_dir}'.{nearest(name, (*mixtures, *tasks))} "
-    f'Mixtures: {_some(mixtures)}. Tasks: {_some(tasks)}.'
+    f'Mixtures: {some(mixtures)}. Tasks: {some(tasks)}.'
   )
-
-
-def _gone(name: str, cache_dir: str | os.PathLike[str]) -> Set[str]:
-  """Members of a mixture that prepare left out whole, since none of their data was there."""
-  path = os.path.join(cache_dir, 'mixtures', f'{name}.json')
-  if name not in list_mixtures(cache_dir):
-    return frozenset()
-  with open(path, encoding='utf-8') as f:
-    return frozenset(json.load(f).get('gone', ()))
 
 
 def _override(
@@ -217,7 +202,7 @@ def _override(
     if name not in known:
       raise MixtureError(
         f"A rate is given for '{name}', which is no member of mixture '{mixture.name}'."
-        f'{nearest(name, known)} Members: {_some(known)}.'
+        f'{nearest(name, known)} Members: {some(known)}.'
       )
   return mixture.with_rates(rates) if rates else mixture
 
@@ -236,9 +221,9 @@ def _check_left(name: str, tasks: list[str], excluded: list[str], idle: list[str
   if not tasks:
     why = []
     if excluded:
-      why.append(f'{len(excluded)} hold rationales (include_cot=False): {_some(excluded)}')
+      why.append(f'{len(excluded)} hold rationales (include_cot=False): {some(excluded)}')
     if idle:
-      why.append(f'{len(idle)} have rate 0: {_some(idle)}')
+      why.append(f'{len(idle)} have rate 0: {some(idle)}')
     raise MixtureError(
       f"No task of mixture '{name}' is left: {'; '.join(why)}. Set include_cot=True or give a rate."
     )
@@ -248,7 +233,7 @@ def _check_examples(name: str, tasks: list[str], manifests: Mapping[str, dict[st
   empty = [t for t in tasks if not manifests[t]['num_examples']]
   if empty:
     raise MixtureError(
-      f"Mixture '{name}' gives a rate to tasks without examples: {_some(empty)}; prepare them "
+      f"Mixture '{name}' gives a rate to tasks without examples: {some(empty)}; prepare them "
       'again or set their rates to 0.'
     )
 
@@ -262,11 +247,3 @@ def _fingerprint(
     for t, r, m in ((t, r, manifests[t]) for t, r in zip(tasks, rates, strict=True))
   ]
   return hashlib.blake2b(json.dumps([split, content]).encode(), digest_size=8).hexdigest()
-
-
-def _some(names: Iterable[str]) -> str:
-  """'a, b, c' or 'a, b and 1,834 more'."""
-  names = list(names)
-  if len(names) <= _MAX_NAMES:
-    return ', '.join(names) or 'none'
-  return f'{", ".join(names[:_MAX_NAMES])} and {len(names) - _MAX_NAMES:,} more'

@@ -85,10 +85,16 @@ class Mixture:
   """Named members with rates, relative to each other.
 
   Mixture.of('flan', {'boolq': 1.0, 'gsm8k': ExamplesProportional(maximum=30_000)})
+
+  Attributes:
+    name: by which a run asks for it.
+    members: tasks and mixtures with their rates.
+    gone: members that prepare left out whole, since none of their data was there.
   """
 
   name: str
   members: tuple[Member, ...]
+  gone: tuple[str, ...] = ()
 
   def __post_init__(self):
     if not self.members:
@@ -210,7 +216,8 @@ class Mixture:
       else:
         entry['rate'] = rate
       members.append(entry)
-    return {'format': FORMAT, 'name': self.name, 'members': members}
+    gone = {'gone': list(self.gone)} if self.gone else {}
+    return {'format': FORMAT, 'name': self.name, 'members': members, **gone}
 
   @classmethod
   def from_json(cls, content: Any, *, source: str = 'JSON') -> Mixture:
@@ -240,7 +247,7 @@ class Mixture:
           members.append(Member(nested.name, rate, nested))
         else:
           members.append(Member(entry['task'], rate))
-      return cls(content['name'], tuple(members))
+      return cls(content['name'], tuple(members), tuple(content.get('gone', ())))
     except (KeyError, TypeError) as e:
       raise MixtureError(
         f'{source} does not describe a mixture ({type(e).__name__}: {e}); prepare it again.'

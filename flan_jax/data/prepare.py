@@ -238,8 +238,8 @@ def _write_mixtures(
       check_name('mixture', mixture.name)
       path = Path(config.cache_dir) / 'mixtures' / f'{mixture.name}.json'
       gone = sorted(set(mixture.member_names()) - set(kept.member_names()))
-      told = {'missing': lacks, 'left_out': unwanted, 'gone': gone}
-      write_json(path, {**kept.to_json(), **told})
+      content = dataclasses.replace(kept, gone=tuple(gone)).to_json()
+      write_json(path, {**content, 'missing': lacks, 'left_out': unwanted})
       names.append(mixture.name)
   return tuple(names)
 

@@ -5,7 +5,6 @@ how it is read, wordings, vocabulary, seed and code.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from flan_jax.data.cache import check_name, is_finished, read_manifest
 from flan_jax.data.prepare_job import Job
 from flan_jax.data.tokenizing import SplitResult, result_of
 from flan_jax.data.vocabularies import Vocabulary
+from flan_jax.naming import nearest
 
 # Raised when the same task would give other tokens or other metadata than before.
 CODE = 1
@@ -91,10 +91,8 @@ def splits_of(tasks: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, st
   known = sorted({split for splits in have.values() for split in splits})
   for split in wanted:
     if split not in known:
-      near = difflib.get_close_matches(split, known, n=1)
-      hint = f" Did you mean '{near[0]}'?" if near else ''
       raise PrepareError(
-        f"None of the {len(tasks)} tasks has a split '{split}'.{hint} They have: "
+        f"None of the {len(tasks)} tasks has a split '{split}'.{nearest(split, known)} They have: "
         f'{", ".join(known)}.'
       )
   return [(task, split) for task in tasks for split in wanted if split in have[task]]

@@ -11,6 +11,7 @@ from rich import progress
 
 from flan_jax.console import Column, console, print_table, visible
 from flan_jax.data.tokenizing import LossyCharacter, SplitResult
+from flan_jax.naming import some
 
 _MOST_ROWS = 60  # of the summary; longer ones show only what is not well
 _MOST_NAMES = 12  # of splits with one trouble
@@ -148,15 +149,10 @@ def _messages(results: Iterable[SplitResult]) -> list[str]:
       # Files of one folder differ in the path that is not there, and are got in one way.
       alike.setdefault((result.status, result.remedy or result.message), []).append(result)
   return [
-    f'{status} {visible(_some([f"{r.task} {r.split}" for r in group]))}: '
+    f'{status} {visible(some([f"{r.task} {r.split}" for r in group], _MOST_NAMES))}: '
     f'{visible(f"{group[0].message} {group[0].remedy}".strip())}'
     for (status, _), group in alike.items()
   ]
-
-
-def _some(names: Sequence[str]) -> str:
-  more = f' and {len(names) - _MOST_NAMES:,} more' if len(names) > _MOST_NAMES else ''
-  return ', '.join(names[:_MOST_NAMES]) + more
 
 
 def _line(result: SplitResult) -> str:
