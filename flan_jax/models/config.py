@@ -4,33 +4,88 @@ Published sizes are gin files below gin/models; this module knows no model by na
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-# Activation of the feed-forward layer. T5 1.1 multiplies gelu(gate) by a second projection
-# (arXiv:2002.05202); T5 1.0 has one projection and relu.
-ACTIVATIONS = ('gated_gelu', 'relu')
+# Activation of the feed-forward layer. The gated ones multiply activation(gate) by a second
+# projection (arXiv:2002.05202); T5 1.0 has one projection and relu.
+ACTIVATIONS = ('gated_gelu', 'gated_silu', 'relu')
 DTYPES = ('float32', 'bfloat16')
+NORMS = ('rms', 'layer_norm')
+POSITIONS = ('relative_bias', 'rope')
 REMAT_POLICIES = ('none', 'minimal', 'full')
+ROPE_SCALINGS = ('linear', 'llama3')
+WINDOWS = ('local', 'global')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+  """How rotary positions are stretched to lengths beyond those of pre-training.
+
+  Attributes:
+    kind: 'linear' turns every pair `factor` times as slowly (arXiv:2306.15595); 'llama3' only
+      those whose wave is long, and blends in between (Llama 3.1's release).
+    factor: how many times as slowly.
+    low_freq_factor, high_freq_factor, original_length: of 'llama3': waves longer than
+      original_length / low_freq_factor tokens are stretched, shorter than
+      original_length / high_freq_factor are not.
+  """
+
+  kind: str
+  factor: float
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+  original_length: int = 8192
+
+  def __post_init__(self):
+    _check_choice('RopeScaling.kind', self.kind, ROPE_SCALINGS)
+    if not self.factor >= 1:
+      raise ValueError(f'RopeScaling.factor={self.factor} must be at least 1.')
+    if not 0 < self.low_freq_factor < self.high_freq_factor:
+      raise ValueError(
+        f'RopeScaling.low_freq_factor={self.low_freq_factor} must lie between 0 and '
+        f'high_freq_factor={self.high_freq_factor}.'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-  """Sizes and choices of an encoder-decoder Transformer of the T5 family.
+  """Sizes and choices of an encoder-decoder or a decoder-only Transformer.
 
   Attributes:
     vocab_size: tokens of the vocabulary; see `padded_vocab_size` for the rows in memory.
     embed_dim: width of the residual stream.
-    num_encoder_layers, num_decoder_layers: layers of each stack.
+    num_encoder_layers, num_decoder_layers: layers of each stack; without encoder layers the
+      decoder reads the inputs itself, before the targets.
     num_heads: query heads.
     num_kv_heads: key and value heads, each shared by num_heads / num_kv_heads query heads;
       None means num_heads.
     head_dim: width of one head; num_heads * head_dim need not be embed_dim.
     mlp_dim: width of the feed-forward layer.
     activation: one of ACTIVATIONS.
+    position: 'relative_bias' is T5's bias on scores, 'rope' turns queries and keys
+      (arXiv:2104.09864).
     relative_bias_buckets, relative_bias_max_distance: T5's relative positions: how many buckets,
       and the distance in tokens from which on all share the last one.
+    relative_bias_per_layer: each layer has a bias of its own (UMT5) instead of one for a stack.
+    rope_theta, rope_local_theta: slowest wave of 'rope' in global and, unless None, local layers.
+    rope_scaling: of global layers, or None.
+    window: keys that a local layer sees, the query's own included.
+    window_pattern: 'local' or 'global' for each layer, repeated from the first one on.
+    query_scale: factor of the scores; T5's 1.0, usually head_dim ** -0.5, which None stands for.
+    attention_softcap, logits_softcap: c of c * tanh(x / c) on scores and logits, or None (Gemma 2).
+    qkv_bias: add biases to queries, keys and values (Qwen 2).
+    qk_norm: normalise queries and keys of each head (Qwen 3, Gemma 3).
+    parallel_block: attention and feed-forward read the same norm and are added together (PaLM).
+    post_norms: normalise what attention and feed-forward return, too (Gemma 2 and 3).
+    norm: 'rms', or 'layer_norm' without bias (PaLM).
+    norm_epsilon: added to the mean square or variance.
+    norm_plus_one: multiply by 1 + scale instead of scale (Gemma).
     dropout_rate: share of activations dropped when a dropout key is given.
-    tie_embeddings: whether logits come from the input embedding, scaled by embed_dim ** -0.5
-      (T5 1.0), instead of a matrix of their own (T5 1.1).
+    tie_embeddings: whether logits come from the input embedding instead of a matrix of their own.
+    scale_tied_logits: multiply what meets a tied embedding by embed_dim ** -0.5 (T5 1.0, PaLM).
+    scale_embeddings: multiply embeddings by embed_dim ** 0.5 (Gemma).
+    prefix_lm: of a model without encoder: inputs see each other in both directions.
     dtype: what matrix products compute in. Parameters, softmax, norms and logits are float32.
     remat: what the backward pass computes again: 'none' of it, 'minimal' all but the products
       with weights, 'full' each layer from its input.
@@ -49,19 +104,44 @@ class TransformerConfig:
   head_dim: int
   mlp_dim: int
   activation: str = 'gated_gelu'
+  position: str = 'relative_bias'
   relative_bias_buckets: int = 32
   relative_bias_max_distance: int = 128
+  relative_bias_per_layer: bool = False
+  rope_theta: float = 10_000.0
+  rope_local_theta: float | None = None
+  rope_scaling: RopeScaling | None = None
+  window: int | None = None
+  window_pattern: tuple[str, ...] = ('global',)
+  query_scale: float | None = 1.0
+  attention_softcap: float | None = None
+  logits_softcap: float | None = None
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  parallel_block: bool = False
+  post_norms: bool = False
+  norm: str = 'rms'
+  norm_epsilon: float = 1e-6
+  norm_plus_one: bool = False
   dropout_rate: float = 0.0
   tie_embeddings: bool = False
+  scale_tied_logits: bool = True
+  scale_embeddings: bool = False
+  prefix_lm: bool = False
   dtype: str = 'float32'
   remat: str = 'none'
   scan_layers: bool = True
   vocab_multiple: int = 128
 
   def __post_init__(self):
+    _from_json(self)
     _check_sizes(self)
     _check_choice('activation', self.activation, ACTIVATIONS)
+    _check_choice('position', self.position, POSITIONS)
+    _check_choice('norm', self.norm, NORMS)
     _check_choice('remat', self.remat, REMAT_POLICIES)
+    _check_windows(self)
+    _check_combinations(self)
     if self.dtype == 'float16':
       raise ValueError(
         "dtype='float16' ends at 65,504, which the feed-forward layers of T5 exceed; "
@@ -86,6 +166,21 @@ class TransformerConfig:
     return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
   @property
+  def decoder_only(self) -> bool:
+    """Whether inputs and targets share one sequence, as there is no encoder."""
+    return self.num_encoder_layers == 0
+
+  @property
+  def score_scale(self) -> float:
+    """The factor of the scores: query_scale, or head_dim ** -0.5 for None."""
+    return self.head_dim**-0.5 if self.query_scale is None else self.query_scale
+
+  def local_layers(self, num_layers: int) -> tuple[bool, ...]:
+    """Which layers of a stack see only `window` keys."""
+    pattern = self.window_pattern
+    return tuple(pattern[i % len(pattern)] == 'local' for i in range(num_layers))
+
+  @property
   def padded_vocab_size(self) -> int:
     """vocab_size rounded up to vocab_multiple: the rows in memory, of which the rest are unused."""
     return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
@@ -93,54 +188,103 @@ class TransformerConfig:
 
 def parameter_count(config: TransformerConfig) -> int:
   """How many numbers the parameters of `config` hold, padded vocabulary included."""
-  query = config.embed_dim * config.num_heads * config.head_dim
-  kv = config.embed_dim * config.kv_heads * config.head_dim
-  attention = 2 * query + 2 * kv
+  heads, kv_heads = config.num_heads * config.head_dim, config.kv_heads * config.head_dim
+  attention = 2 * config.embed_dim * (heads + kv_heads)
+  attention += config.qkv_bias * (heads + 2 * kv_heads) + config.qk_norm * 2 * config.head_dim
   mlp = (3 if config.activation.startswith('gated') else 2) * config.embed_dim * config.mlp_dim
   norm = config.embed_dim
-  encoder_layer = attention + mlp + 2 * norm
-  decoder_layer = 2 * attention + mlp + 3 * norm
-  stack = config.relative_bias_buckets * config.num_heads + norm
+  norms = (1 if config.parallel_block else 2) * (2 if config.post_norms else 1) * norm
+  bias = config.relative_bias_buckets * config.num_heads
+  bias *= config.position == 'relative_bias'
+  layer = attention + mlp + norms + bias * config.relative_bias_per_layer
+  stack = norm + bias * (not config.relative_bias_per_layer)
+  cross = attention + norm
+  decoder = config.num_decoder_layers * layer + stack
+  if not config.decoder_only:
+    decoder += config.num_decoder_layers * cross + config.num_encoder_layers * layer + stack
   embeddings = (1 if config.tie_embeddings else 2) * config.padded_vocab_size * config.embed_dim
-  return (
-    embeddings
-    + 2 * stack
-    + config.num_encoder_layers * encoder_layer
-    + config.num_decoder_layers * decoder_layer
-  )
+  return embeddings + decoder
 
 
 def train_step_flops(
-  config: TransformerConfig, batch_rows: int, encoder_length: int, decoder_length: int
+  config: TransformerConfig, batch_rows: int, inputs_length: int, targets_length: int
 ) -> float:
   """Floating-point operations of one training step: matrix products, 2 per multiply-add.
 
-  Attention counts in full, without leaving out what the causal mask hides; the backward pass
-  is twice the forward; recomputation, softmax, norms and the optimizer are not counted.
+  Attention counts in full, without leaving out what masks hide; the backward pass is twice the
+  forward; recomputation, softmax, norms and the optimizer are not counted.
+
+  Args:
+    config: the model; without encoder its rows hold both lengths one after the other.
+    batch_rows: rows of a step.
+    inputs_length, targets_length: tokens of a row.
   """
   heads = config.num_heads * config.head_dim
   kv_heads = config.kv_heads * config.head_dim
   query_and_output, key_and_value = 2 * config.embed_dim * heads, 2 * config.embed_dim * kv_heads
   products = 3 if config.activation.startswith('gated') else 2
   mlp = products * config.embed_dim * config.mlp_dim
+  length = inputs_length + targets_length if config.decoder_only else targets_length
   # Multiply-adds of one token: projections, then scores and weighted sums over each key.
-  encoder_token = query_and_output + key_and_value + mlp + 2 * heads * encoder_length
-  decoder_token = 2 * query_and_output + key_and_value + mlp
-  decoder_token += 2 * heads * (decoder_length + encoder_length)
-  encoder = config.num_encoder_layers * encoder_token * encoder_length
-  cross_key_and_value = config.num_decoder_layers * key_and_value * encoder_length
-  decoder = config.num_decoder_layers * decoder_token * decoder_length
-  logits = config.padded_vocab_size * config.embed_dim * decoder_length
+  decoder_token = query_and_output + key_and_value + mlp + 2 * heads * length
+  encoder = cross_key_and_value = 0
+  if not config.decoder_only:
+    encoder_token = query_and_output + key_and_value + mlp + 2 * heads * inputs_length
+    encoder = config.num_encoder_layers * encoder_token * inputs_length
+    decoder_token += query_and_output + 2 * heads * inputs_length
+    cross_key_and_value = config.num_decoder_layers * key_and_value * inputs_length
+  decoder = config.num_decoder_layers * decoder_token * length
+  logits = config.padded_vocab_size * config.embed_dim * length
   forward = 2 * batch_rows * (encoder + cross_key_and_value + decoder + logits)
   return 3.0 * forward
+
+
+def _from_json(config: TransformerConfig) -> None:
+  """Takes what a checkpoint's JSON and gin give for tuples and dataclasses: lists and objects."""
+  if isinstance(config.window_pattern, list):
+    object.__setattr__(config, 'window_pattern', tuple(config.window_pattern))
+  scaling: Any = config.rope_scaling
+  if isinstance(scaling, Mapping):
+    object.__setattr__(config, 'rope_scaling', RopeScaling(**scaling))
+
+
+def _check_windows(config: TransformerConfig) -> None:
+  if isinstance(config.window_pattern, str) or not config.window_pattern:
+    raise ValueError(
+      f"window_pattern={config.window_pattern!r} must be a tuple such as ('local', 'global')."
+    )
+  for kind in config.window_pattern:
+    _check_choice('window_pattern', kind, WINDOWS)
+  if 'local' in config.window_pattern and config.window is None:
+    raise ValueError("window_pattern has 'local' layers; say with window how many keys they see.")
+
+
+def _check_combinations(config: TransformerConfig) -> None:
+  if config.position == 'rope' and config.head_dim % 2:
+    raise ValueError(f"head_dim={config.head_dim} must be even for position='rope', which pairs.")
+  if config.prefix_lm and not config.decoder_only:
+    raise ValueError(
+      'prefix_lm=True is for models without encoder; this one has num_encoder_layers='
+      f'{config.num_encoder_layers}, which read the inputs in both directions already.'
+    )
+  if config.parallel_block and (config.post_norms or not config.decoder_only):
+    raise ValueError(
+      'parallel_block=True has one norm a layer and no cross attention; it needs '
+      'num_encoder_layers=0 and post_norms=False.'
+    )
 
 
 def _check_sizes(config: TransformerConfig) -> None:
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     optional = field.type == int | None and value is None
-    if field.type in (int, int | None) and not optional and (type(value) is not int or value < 1):
-      raise ValueError(f'{field.name}={value!r} must be a whole number of 1 or more.')
+    least = 0 if field.name == 'num_encoder_layers' else 1
+    if field.type in (int, int | None) and not optional:
+      if type(value) is not int or value < least:
+        raise ValueError(f'{field.name}={value!r} must be a whole number of {least} or more.')
+    if field.type in (float, float | None) and value is not None and field.name != 'dropout_rate':
+      if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f'{field.name}={value!r} must be a number above 0.')
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
