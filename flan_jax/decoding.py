@@ -102,9 +102,10 @@ def generate(
   Rows without any prompt, which fill up a batch, get tokens 0 and score 0 and cost no steps.
 
   Args:
-    model: a Transformer, or whatever has its `encode`, `start_decoding` and `decode_step`.
-    batch: encoder_input_tokens int32 [batch, length]; encoder_segment_ids of the same shape, 1
-      for tokens and 0 for padding, from the tokens if absent. One prompt a row.
+    model: a Transformer, or whatever has its `start_decoding` and `decode_step`.
+    batch: encoder_input_tokens, of a decoder without encoder prompt_tokens, int32 [batch,
+      length]; encoder_segment_ids or prompt_segment_ids of the same shape, 1 for tokens and 0 for
+      the padding at the end, from the tokens if absent. One prompt a row.
     config: strategy and limits.
     key: PRNG key for strategy 'sample'.
 
@@ -126,8 +127,10 @@ def generate(
   sampled = config.strategy == 'sample' and config.temperature > 0
   if sampled and key is None:
     raise ValueError("strategy='sample' needs a PRNG key; give key=jax.random.key(seed).")
-  tokens = batch['encoder_input_tokens']
-  segment_ids = batch.get('encoder_segment_ids')
+  names = ('encoder_input_tokens', 'encoder_segment_ids')
+  if model.config.decoder_only:
+    names = ('prompt_tokens', 'prompt_segment_ids')
+  tokens, segment_ids = batch[names[0]], batch.get(names[1])
   if segment_ids is None:
     segment_ids = (tokens > 0).astype(tokens.dtype)
   if isinstance(segment_ids, np.ndarray) and segment_ids.max(initial=0) > 1:
@@ -146,7 +149,7 @@ def score(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
 
   Args:
     model: a Transformer.
-    batch: all features of an encoder-decoder batch; decoder_loss_weights say what counts.
+    batch: all features that the model reads; decoder_loss_weights say what counts.
   """
   features = {name: jnp.asarray(value) for name, value in batch.items() if name in _SCORED}
   return _score(model, features)
@@ -158,6 +161,8 @@ _SCORED = (
   'decoder_input_tokens',
   'decoder_target_tokens',
   'decoder_segment_ids',
+  'decoder_positions',
+  'decoder_prefix',
   'decoder_loss_weights',
 )
 
@@ -172,12 +177,12 @@ def _score(model, batch):
 @partial(jax.jit, static_argnames='config')
 def _generate(model, tokens, segment_ids, key, config):
   tokens, segment_ids = shard(tokens, 'batch', 'length'), shard(segment_ids, 'batch', 'length')
-  encoded = model.encode({'encoder_input_tokens': tokens, 'encoder_segment_ids': segment_ids})
-  cache = model.start_decoding(encoded, segment_ids, config.max_length)
+  cache = model.start_decoding(tokens, segment_ids, max_length=config.max_length)
   empty = ~shard(jnp.any(segment_ids > 0, axis=1), 'batch')
   beams = config.num_beams if config.strategy == 'beam' else 1
   copies = max(beams, config.num_samples)
-  cache = _repeat_cache(cache, copies)
+  if copies > 1:
+    cache = cache.map_rows(lambda x, axis: _repeat(x, copies, axis))
   if beams > 1:
     found = beam_search.search(model, cache, empty, config)
     return Decoded(found[0][:, : config.num_samples], found[1][:, : config.num_samples])
@@ -270,13 +275,3 @@ def _repeat(x, copies, axis=0):
   """Repeats each row `copies` times, side by side and on the device it lies on."""
   layout = jax.typeof(x).sharding
   return jnp.repeat(x, copies, axis=axis, out_sharding=None if layout.mesh.empty else layout)
-
-
-def _repeat_cache(cache, copies):
-  """The cache with `copies` rows for each of its own."""
-  if copies == 1:
-    return cache
-  names = ('key', 'value', 'cross_key', 'cross_value')
-  repeated = {name: _repeat(getattr(cache, name), copies, axis=1) for name in names}
-  segment_ids = _repeat(cache.encoder_segment_ids, copies)
-  return dataclasses.replace(cache, encoder_segment_ids=segment_ids, **repeated)

@@ -280,7 +280,7 @@ def test_beams_move_within_their_row_and_between_no_devices():
     layout = partitioning.spec('layers', 'batch', 'kv_length', 'act_heads', None)
     key_there = jax.device_put(key, layout)
     other = jax.device_put(np.zeros((1, 1), np.int32))
-    cache = KVCache(key_there, key_there + 1, other, other, other, jnp.int32(0))
+    cache = KVCache(key_there, key_there + 1, jnp.int32(0), encoder_segment_ids=other, max_length=5)
     parent_there = jax.device_put(parent, partitioning.spec('batch', None))
     compiled = jax.jit(beam_search._reorder).lower(cache, parent_there).compile()
     moved = compiled(cache, parent_there)

@@ -11,7 +11,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flan_jax.models.config import TransformerConfig
-from flan_jax.models.layers import drop, normal, parameter, product, uniform
+from flan_jax.models.layers import (
+  Norm,
+  drop,
+  normal,
+  parameter,
+  product,
+  softcap,
+  uniform,
+  zeros,
+)
+from flan_jax.models.rope import Rotation, rotate
 from flan_jax.partitioning import layout, out, shard
 
 # Added to nothing: scores that the mask hides are replaced by it. Finite, so that a row of
@@ -20,14 +30,14 @@ HIDDEN_SCORE = -1e10
 
 
 class Attention(nnx.Module):
-  """Multi-head attention without biases, its scores not divided by sqrt(head_dim)."""
+  """Multi-head attention; what the queries' scores are multiplied by is the config's."""
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     embed, heads, kv_heads = config.embed_dim, config.num_heads, config.kv_heads
     head_dim = config.head_dim
     # T5 has no 1/sqrt(head_dim) in the scores; its initialiser of the query holds it instead
     # (arXiv:1910.10683; T5X's layers.py).
-    query = normal(1 / math.sqrt(embed * head_dim))
+    query = normal(1 / math.sqrt(embed * head_dim) / config.score_scale)
     key = normal(1 / math.sqrt(embed))
     output = normal(1 / math.sqrt(heads * head_dim))
     self.query = parameter(rngs, query, (embed, heads, head_dim), ('embed', 'heads', 'head_dim'))
@@ -35,11 +45,34 @@ class Attention(nnx.Module):
     self.key = parameter(rngs, key, kv_shape, kv_axes)
     self.value = parameter(rngs, key, kv_shape, kv_axes)
     self.output = parameter(rngs, output, (heads, head_dim, embed), ('heads', 'head_dim', 'embed'))
+    if config.qkv_bias:
+      self.query_bias = parameter(rngs, zeros, (heads, head_dim), ('heads', 'head_dim'))
+      self.key_bias = parameter(rngs, zeros, kv_shape[1:], kv_axes[1:])
+      self.value_bias = parameter(rngs, zeros, kv_shape[1:], kv_axes[1:])
+    if config.qk_norm:
+      self.query_norm = Norm(config, rngs, head_dim)
+      self.key_norm = Norm(config, rngs, head_dim)
     self.config = config
 
-  def project_kv(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[batch, kv_length, embed] -> keys and values [batch, kv_length, kv_heads, head_dim]."""
-    return self._project(x, self.key, 'kv_heads'), self._project(x, self.value, 'kv_heads')
+  def project_kv(
+    self, x: jax.Array, rotation: Rotation | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """[batch, kv_length, embed] -> keys and values [batch, kv_length, kv_heads, head_dim].
+
+    `rotation` is that of the keys' positions, or None.
+    """
+    keys = self._project(x, self.key, 'kv_heads')
+    values = self._project(x, self.value, 'kv_heads')
+    if self.config.qkv_bias:
+      keys = keys + self.key_bias[...].astype(x.dtype)
+      values = values + self.value_bias[...].astype(x.dtype)
+    if self.config.qk_norm:
+      keys = self.key_norm(keys)
+    if rotation is not None:
+      # Positions of keys, not of queries: every device holds all of its rows' keys.
+      rotation = Rotation(*(shard(x, 'batch', 'kv_length', None) for x in rotation))
+      keys = rotate(keys, rotation)
+    return keys, values
 
   def __call__(
     self,
@@ -49,6 +82,7 @@ class Attention(nnx.Module):
     mask: jax.Array,
     bias: jax.Array | None = None,
     scale: jax.Array | None = None,
+    rotation: Rotation | None = None,
   ) -> jax.Array:
     """Attends from `x` to keys and values.
 
@@ -58,11 +92,18 @@ class Attention(nnx.Module):
       mask: bool [batch, length, kv_length], true where a query may look.
       bias: float32 [heads, length, kv_length] added to the scores, or None.
       scale: [batch, heads, 1, kv_length] multiplies the softmax to drop keys, or None.
+      rotation: of the queries' positions, or None.
 
     Returns:
       [batch, length, embed], before the residual is added.
     """
     query = self._project(x, self.query, 'heads')
+    if self.config.qkv_bias:
+      query = query + self.query_bias[...].astype(x.dtype)
+    if self.config.qk_norm:
+      query = self.query_norm(query)
+    if rotation is not None:
+      query = rotate(query, rotation)
     groups = self.config.num_heads // self.config.kv_heads
     if groups > 1:
       repeated = out('batch', 'kv_length', 'act_heads', None)
@@ -73,6 +114,9 @@ class Attention(nnx.Module):
     scores = jnp.einsum(
       'btnh,bsnh->bnts', query, keys, preferred_element_type=jnp.float32, out_sharding=scores_layout
     )
+    if self.config.score_scale != 1.0:
+      scores = scores * self.config.score_scale
+    scores = softcap(scores, self.config.attention_softcap)
     if bias is not None:
       scores = _add_bias(scores, bias)
     scores = jnp.where(mask[:, None], scores, HIDDEN_SCORE)
@@ -161,17 +205,33 @@ def relative_bucket(
 
 
 def attention_mask(
-  segment_ids: jax.Array, kv_segment_ids: jax.Array, *, causal: bool = False
+  segment_ids: jax.Array,
+  kv_segment_ids: jax.Array,
+  *,
+  causal: bool = False,
+  prefix: jax.Array | None = None,
 ) -> jax.Array:
   """Who may look at whom: bool [batch, length, kv_length].
 
   A query sees the keys of its own packed example, never padding (segment 0), and when causal
-  none that come later in the row.
+  none that come later in the row, but for those of `prefix`, bool [batch, kv_length].
   """
   kv_segment_ids = shard(kv_segment_ids, 'batch', 'kv_length')
   mask = segment_ids[:, :, None] == kv_segment_ids[:, None, :]
   mask &= kv_segment_ids[:, None, :] > 0
   if causal:
     order = jnp.arange(segment_ids.shape[1])
-    mask &= order[:, None] >= order[None, :]
+    seen = order[:, None] >= order[None, :]
+    if prefix is not None:
+      seen = seen | shard(prefix, 'batch', 'kv_length')[:, None, :]
+    mask &= seen
   return mask
+
+
+def within_window(positions: jax.Array, kv_positions: jax.Array, window: int) -> jax.Array:
+  """Which keys are fewer than `window` tokens away.
+
+  int32 [batch, length] and [batch, kv_length] -> bool [batch, length, kv_length].
+  """
+  kv_positions = shard(kv_positions, 'batch', 'kv_length')
+  return jnp.abs(positions[:, :, None] - kv_positions[:, None, :]) < window

@@ -52,6 +52,17 @@ def ones(key: jax.Array, shape: tuple, out_sharding=None) -> jax.Array:
   return jnp.ones(shape, jnp.float32, out_sharding=out_sharding)
 
 
+def zeros(key: jax.Array, shape: tuple, out_sharding=None) -> jax.Array:
+  """Fills with zero; `key` is unused."""
+  del key
+  return jnp.zeros(shape, jnp.float32, out_sharding=out_sharding)
+
+
+def softcap(x: jax.Array, limit: float | None) -> jax.Array:
+  """Bends `x` towards -limit and limit (Gemma 2, arXiv:2408.00118, 2.2); None leaves it."""
+  return x if limit is None else limit * jnp.tanh(x / limit)
+
+
 def dropout_scales(
   key: jax.Array | None, rate: float, rows: int, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, jax.Array | None]:
@@ -133,27 +144,36 @@ def _product_backward(out_sharding, dtype, residuals, gradient):
 product.defvjp(_product_forward, _product_backward)
 
 
-class RMSNorm(nnx.Module):
-  """Divides by the root mean square and scales: no mean is taken off, no bias is added."""
+class Norm(nnx.Module):
+  """Divides the last axis by its root mean square and scales it; no bias is added.
 
-  EPSILON = 1e-6
+  norm='layer_norm' takes off the mean first; norm_plus_one multiplies by 1 + scale.
+  """
 
-  def __init__(self, dim: int, rngs: nnx.Rngs):
-    self.scale = parameter(rngs, ones, (dim,), ('norm',))
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, dim: int | None = None):
+    start = zeros if config.norm_plus_one else ones
+    self.scale = parameter(rngs, start, (dim or config.embed_dim,), ('norm',))
+    self.config = config
 
   def __call__(self, x: jax.Array) -> jax.Array:
     # float32, as squares of bfloat16 keep 8 bits.
     wide = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.EPSILON)
-    return (wide * inverse * self.scale[...]).astype(x.dtype)
+    if self.config.norm == 'layer_norm':
+      wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    scale = self.scale[...] + 1.0 if self.config.norm_plus_one else self.scale[...]
+    return (wide * jax.lax.rsqrt(square + self.config.norm_epsilon) * scale).astype(x.dtype)
 
 
 class Embedding(nnx.Module):
-  """Rows of a [vocab, embed] table; the standard deviation is 1, as in T5X."""
+  """Rows of a [vocab, embed] table; the standard deviation of what comes out is 1, as in T5X."""
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     shape = (config.padded_vocab_size, config.embed_dim)
-    self.table = parameter(rngs, normal(1.0), shape, ('vocab', 'embed'))
+    # A table that also makes the logits must not make them sqrt(embed) times too large.
+    unscaled = config.tie_embeddings and not config.scale_tied_logits
+    deviation = config.embed_dim**-0.5 if unscaled else 1.0
+    self.table = parameter(rngs, normal(deviation), shape, ('vocab', 'embed'))
     self.config = config
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -161,7 +181,16 @@ class Embedding(nnx.Module):
     # Read as float32: the backward pass adds up all rows of a token, too many for bfloat16.
     table = shard(self.table[...], 'vocab', 'act_embed')
     rows = table.at[tokens].get(out_sharding=out('batch', 'length', 'act_embed'))
+    if self.config.scale_embeddings:
+      rows = rows * math.sqrt(self.config.embed_dim)
     return rows.astype(self.config.dtype)
+
+
+_GATES: dict[str, Callable[[jax.Array], jax.Array]] = {
+  # The tanh form, as T5X and Hugging Face ('gelu_new') have it.
+  'gated_gelu': lambda x: jax.nn.gelu(x, approximate=True),
+  'gated_silu': jax.nn.silu,
+}
 
 
 class Mlp(nnx.Module):
@@ -170,7 +199,7 @@ class Mlp(nnx.Module):
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     embed, mlp = config.embed_dim, config.mlp_dim
     widen = truncated_normal(1 / math.sqrt(embed))
-    if config.activation == 'gated_gelu':
+    if config.activation.startswith('gated'):
       self.gate = parameter(rngs, widen, (embed, mlp), ('embed', 'mlp'))
     self.up = parameter(rngs, widen, (embed, mlp), ('embed', 'mlp'))
     narrow = truncated_normal(1 / math.sqrt(mlp))
@@ -180,11 +209,10 @@ class Mlp(nnx.Module):
   def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
     """[batch, length, embed] -> the same; `scale` [batch, 1, mlp] drops hidden units."""
     hidden = self._widen(x, self.up)
-    if self.config.activation == 'gated_gelu':
-      # The tanh form, as T5X and Hugging Face ('gelu_new') have it.
-      hidden = jax.nn.gelu(self._widen(x, self.gate), approximate=True) * hidden
-    else:
+    if self.config.activation == 'relu':
       hidden = jax.nn.relu(hidden)
+    else:
+      hidden = _GATES[self.config.activation](self._widen(x, self.gate)) * hidden
     hidden = drop(hidden, scale)
     down = shard(self.down[...].astype(x.dtype), 'mlp', 'act_embed')
     return product(hidden, down, out('batch', 'length', 'act_embed'))

@@ -93,7 +93,10 @@ def test_vocabulary_is_padded_to_its_multiple(tiny_config):
   [
     ({'dtype': 'float16'}, "dtype='float16' ends at 65,504, which the feed-forward layers of T5"),
     ({'dtype': 'bfloat'}, "dtype='bfloat' is unknown; choose one of: float32, bfloat16."),
-    ({'activation': 'gelu'}, "activation='gelu' is unknown; choose one of: gated_gelu, gated_silu, relu."),
+    (
+      {'activation': 'gelu'},
+      "activation='gelu' is unknown; choose one of: gated_gelu, gated_silu, relu.",
+    ),
     ({'remat': 'ful'}, "remat='ful' is unknown; choose one of: none, minimal, full."),
     (
       {'num_heads': 6, 'num_kv_heads': 4},

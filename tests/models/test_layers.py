@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flan_jax import partitioning
 from flan_jax.models.attention import attention_mask, relative_bucket
-from flan_jax.models.layers import RMSNorm, drop, dropout_scales
+from flan_jax.models.layers import Norm, drop, dropout_scales
 
 
 @pytest.fixture(scope='module')
@@ -57,11 +57,19 @@ def test_no_two_layers_start_alike(wide):
     assert np.abs(value[0] - value[1]).max() > 0.01
 
 
-def test_norm_divides_by_the_root_mean_square_alone():
-  norm = RMSNorm(4, nnx.Rngs(params=0))
+@pytest.mark.parametrize(
+  ('changes', 'expected'),
+  [
+    ({}, [[1, 2, 3, 4], [1, -2, 3, -4]]),
+    ({'norm_plus_one': True}, [[2, 3, 4, 5], [2, -3, 4, -5]]),
+    ({'norm': 'layer_norm'}, [[0, 0, 0, 0], [1, -2, 3, -4]]),
+  ],
+)
+def test_norm_divides_by_the_root_mean_square_and_scales(tiny_config, changes, expected):
+  norm = Norm(tiny_config(**changes), nnx.Rngs(params=0), dim=4)
   norm.scale.set_value(jnp.array([1.0, 2.0, 3.0, 4.0]))
   x = np.array([[3.0, 3.0, 3.0, 3.0], [1.0, -1.0, 1.0, -1.0]], np.float32)
-  np.testing.assert_allclose(norm(x), [[1, 2, 3, 4], [1, -2, 3, -4]], rtol=1e-5)
+  np.testing.assert_allclose(norm(x), expected, rtol=1e-5, atol=1e-6)
   assert norm(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.bfloat16
 
 

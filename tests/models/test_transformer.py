@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from flan_jax import losses, partitioning
+from flan_jax.models import stack as stack_lib
 from flan_jax.models import transformer
 from flan_jax.models.transformer import Transformer
 from flan_jax.partitioning import MeshConfig
@@ -162,9 +163,9 @@ def test_decoding_token_by_token_equals_teacher_forcing(mesh, model, pack, rando
   with contextlib.nullcontext() if mesh is None else partitioning.use_mesh(mesh) as used:
     if mesh is not None:
       batch = jax.device_put(batch, partitioning.batch_sharding(used))
-    encoded = jit(Transformer.encode)(model, batch)
     start = jit(Transformer.start_decoding, static_argnames='max_length')
-    cache = start(model, encoded, batch['encoder_segment_ids'], max_length=8)
+    prompts = batch['encoder_input_tokens'], batch['encoder_segment_ids']
+    cache = start(model, *prompts, max_length=8)
     step = jit(Transformer.decode_step)
     for position in range(6):
       assert int(cache.position) == position
@@ -211,7 +212,8 @@ def test_every_layer_and_stack_drops_by_a_key_of_its_own(model, batch, monkeypat
     jax.debug.callback(lambda data: seen.append(tuple(data.tolist())), jax.random.key_data(key))
     return draw(key, *arguments)
 
-  monkeypatch.setattr(transformer, 'dropout_scales', record)
+  for module in (stack_lib, transformer):
+    monkeypatch.setattr(module, 'dropout_scales', record)
   dropping = _with(model, dropout_rate=0.1)
   jit(lambda model, key: model(batch, dropout_key=key))(dropping, jax.random.key(5))
   jax.effects_barrier()

@@ -1,0 +1,166 @@
+"""Layers of one shape, stacked on a leading axis and scanned: the encoder and every decoder."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flan_jax.models.attention import Attention, RelativeBias
+from flan_jax.models.config import TransformerConfig
+from flan_jax.models.layers import Mlp, Norm, drop, dropout_scales
+from flan_jax.models.rope import Rotation
+
+_REMAT = {
+  'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What every layer of a stack reads beside its input.
+
+  Attributes:
+    mask: bool [batch, length, kv_length] of self-attention in global layers.
+    local_mask: the same in local layers; None where the stack has none.
+    positions: of queries [length] and keys [kv_length] along the row, for a relative bias.
+    bias: float32 [heads, length, kv_length] where the stack shares one, or None.
+    rotation, local_rotation: of the queries' positions in global and in local layers, or None.
+    encoded: [batch, encoder_length, embed] for cross attention; None in the encoder and where
+      the cache has its keys already.
+    cross_mask: bool [batch, length, encoder_length], or None without cross attention.
+    slot: where a decoding step writes into the cache, or None.
+  """
+
+  mask: jax.Array
+  local_mask: Any = None
+  positions: Any = None
+  bias: jax.Array | None = None
+  rotation: Rotation | None = None
+  local_rotation: Rotation | None = None
+  encoded: Any = None
+  cross_mask: Any = None
+  slot: Any = None
+
+  def of_layer(self, is_local: jax.Array | None) -> 'Context':
+    """The context in which `mask` and `rotation` are one layer's own; `is_local` is a bool."""
+    if is_local is None:
+      return self
+    choose = functools.partial(jnp.where, is_local)
+    rotation = jax.tree.map(choose, self.local_rotation, self.rotation)
+    return dataclasses.replace(
+      self, mask=choose(self.local_mask, self.mask), rotation=rotation, local_rotation=None
+    )
+
+
+class Layer(nnx.Module):
+  """Self-attention, with an encoder cross attention, and the feed-forward layer, each residual."""
+
+  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, *, cross: bool, causal: bool):
+    self.attention_norm = Norm(config, rngs)
+    self.attention = Attention(config, rngs)
+    if config.position == 'relative_bias' and config.relative_bias_per_layer:
+      self.relative_bias = RelativeBias(config, rngs, bidirectional=not causal)
+    if cross:
+      self.cross_norm = Norm(config, rngs)
+      self.cross_attention = Attention(config, rngs)
+    if not config.parallel_block:
+      self.mlp_norm = Norm(config, rngs)
+    self.mlp = Mlp(config, rngs)
+    if config.post_norms:
+      self.post_attention_norm = Norm(config, rngs)
+      self.post_mlp_norm = Norm(config, rngs)
+    self.config = config
+    self.cross = cross
+
+  def __call__(self, x, context: Context, cache=None, dropout_key=None):
+    """[batch, length, embed] -> the same, and the keys and values that self-attention saw."""
+    config = self.config
+    scales = self._dropout_scales(dropout_key, x, context)
+    normed = self.attention_norm(x)
+    key, value = self.attention.project_kv(normed, context.rotation)
+    if cache is not None:
+      at = (0, context.slot, 0, 0)
+      key = jax.lax.dynamic_update_slice(cache['key'], key, at)
+      value = jax.lax.dynamic_update_slice(cache['value'], value, at)
+    bias = context.bias
+    if config.position == 'relative_bias' and config.relative_bias_per_layer:
+      bias = self.relative_bias(*context.positions)
+    y = self.attention(
+      normed, key, value, context.mask, bias, scales['attention'], context.rotation
+    )
+    if config.post_norms:
+      y = self.post_attention_norm(y)
+    x = x + drop(y, scales['attention_output'])
+    if self.cross:
+      x = x + drop(self._attend_across(x, context, cache, scales), scales['cross_output'])
+    y = self.mlp(normed if config.parallel_block else self.mlp_norm(x), scales['mlp'])
+    if config.post_norms:
+      y = self.post_mlp_norm(y)
+    return x + drop(y, scales['mlp_output']), {'key': key, 'value': value}
+
+  def _attend_across(self, x, context, cache, scales):
+    if cache is None:
+      key, value = self.cross_attention.project_kv(context.encoded)
+    else:
+      key, value = cache['cross_key'], cache['cross_value']
+    y = self.cross_norm(x)
+    return self.cross_attention(y, key, value, context.cross_mask, scale=scales['cross'])
+
+  def _dropout_scales(self, dropout_key, x, context):
+    rows, _, embed = x.shape
+    heads = self.config.num_heads
+    shapes = {
+      'attention': (heads, 1, context.mask.shape[-1]),
+      'attention_output': (1, embed),
+      'mlp': (1, self.config.mlp_dim),
+      'mlp_output': (1, embed),
+    }
+    if self.cross:
+      shapes |= {'cross': (heads, 1, context.cross_mask.shape[-1]), 'cross_output': (1, embed)}
+    return dropout_scales(dropout_key, self.config.dropout_rate, rows, shapes)
+
+
+class Stack(nnx.Module):
+  """Layers, their parameters stacked on a leading `layers` axis, and a final norm."""
+
+  def __init__(self, config, rngs: nnx.Rngs, *, num_layers: int, cross: bool, causal: bool):
+    make_layers = jax.vmap(functools.partial(Layer, config, cross=cross, causal=causal))
+    self.layers = make_layers(rngs.split(num_layers))
+    if config.position == 'relative_bias' and not config.relative_bias_per_layer:
+      self.relative_bias = RelativeBias(config, rngs, bidirectional=not causal)
+    self.norm = Norm(config, rngs)
+    self.num_layers = num_layers
+    self.config = config
+
+  def __call__(self, x, context: Context, *, cache=None, layer_keys=None, keep_kv=False) -> Any:
+    """Takes [batch, length, embed] through the layers and the norm.
+
+    Returns:
+      The same shape, and {'key', 'value'} [layers, batch, slots, kv_heads, head_dim] that
+      self-attention saw, if there is a cache or `keep_kv`; else None.
+    """
+    config = self.config
+    if config.position == 'relative_bias' and not config.relative_bias_per_layer:
+      bias = self.relative_bias(*context.positions)
+      context = dataclasses.replace(context, bias=bias)
+    keep_kv = keep_kv or cache is not None
+
+    def body(x, inputs):
+      layer, is_local, layer_cache, layer_key = inputs
+      x, kv = layer(x, context.of_layer(is_local), layer_cache, layer_key)
+      return x, kv if keep_kv else None
+
+    if config.remat != 'none' and cache is None:
+      body = jax.checkpoint(body, policy=_REMAT[config.remat])
+    is_local = None
+    if context.local_mask is not None:
+      is_local = jnp.asarray(config.local_layers(self.num_layers))
+    inputs = (self.layers, is_local, cache, layer_keys)
+    unroll = 1 if config.scan_layers else self.num_layers
+    x, kv = jax.lax.scan(body, x, inputs, unroll=unroll)
+    return self.norm(x), kv
