@@ -4,8 +4,10 @@ What the text of an example is depends on (task, example id, seed, epoch) alone,
 in any number of processes and in any order.
 """
 
+import contextlib
+import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -38,13 +40,11 @@ class TextExamples:
   def __iter__(self) -> Iterator[dict[str, Any]]:
     self.dropped = Counter()
     task = self.task
-    seen: set[int] = set()
     prompts = _Prompts(task, task.few_shot) if task.few_shot else None
-    # Row numbers are unique as they are; named rows cost some 60 bytes each to check.
+    rows = task.rows(self.split, self.dropped)
+    # Row numbers are unique as they are.
     named = any(source.id_field for source in task.sources.values())
-    for row in task.rows(self.split, self.dropped):
-      if named:
-        _check_id(row, seen)
+    for row in _with_unique_ids(rows) if named else rows:
       key = (task.name, row.id, task.seed, *((self.epoch,) if self.epoch else ()))
       template = choose(task.templates, *key)
       text = write(task, template, row, key)
@@ -161,11 +161,16 @@ def _layout(template: Template) -> FewShotPattern:
   return template.layout() if isinstance(template, FewShotWording) else FewShotPattern(template.id)
 
 
-def _check_id(row: Row, seen: set[int]) -> None:
-  """Refuses an id that came before."""
-  mark = hash(row.id)
-  if mark in seen:
-    raise DataError(
-      f'{row.place}: the id {row.id!r} was given to an earlier row too; ids must be unique.'
-    )
-  seen.add(mark)
+def _with_unique_ids(rows: Iterable[Row]) -> Iterator[Row]:
+  """Yields the rows; refuses an id that came before."""
+  # An empty name is a database in a temporary file, of which 2 MB at most are held in memory.
+  with contextlib.closing(sqlite3.connect('')) as seen:
+    seen.execute('CREATE TABLE seen (mark INTEGER PRIMARY KEY)')
+    for row in rows:
+      try:
+        seen.execute('INSERT INTO seen VALUES (?)', (hash(row.id),))
+      except sqlite3.IntegrityError as e:
+        raise DataError(
+          f'{row.place}: the id {row.id!r} was given to an earlier row too; ids must be unique.'
+        ) from e
+      yield row

@@ -1,22 +1,23 @@
 """Writes one task's split into the token cache so that a reader sees all of it or nothing.
 
 Files grow in a hidden folder beside the final one, are synced, and the folder is renamed last. A
-lock held on the folder tells a living writer from the leftovers of a dead one.
+lock held on the folder tells a living writer from the leftovers of a dead one. Nothing is kept in
+memory of an example that was added.
 """
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import json
 import os
 import pathlib
 import shutil
+import struct
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -63,9 +64,8 @@ class TaskCacheWriter:
     self._task, self._split, self._key = task, split, dict(key or {})
     self._dtype = cache_layout.token_dtype(self._info.size)
     self._partial = self._directory.with_name(f'.{split}.{uuid.uuid4().hex[:12]}.partial')
-    self._offsets = array.array('q', [0])
-    self._metadata_offsets = array.array('q', [0])
-    self._input_tokens = 0
+    self._files: dict[str, BinaryIO] = {}
+    self._num_examples = self._input_tokens = self._num_tokens = self._metadata_bytes = 0
     self._finished = False
 
   def __enter__(self) -> Self:
@@ -74,9 +74,13 @@ class TaskCacheWriter:
       self._partial.mkdir(parents=True)
       self._lock = open(self._partial / 'lock', 'w')
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      self._tokens = open(self._partial / 'tokens.npy', 'wb', _WRITE_BUFFER_BYTES)
-      self._tokens.write(bytes(cache_layout.HEADER_BYTES))
-      self._metadata = open(self._partial / 'metadata.jsonl', 'wb', _WRITE_BUFFER_BYTES)
+      for name in cache_layout.DATA_FILES:
+        self._files[name] = open(self._partial / name, 'wb', _WRITE_BUFFER_BYTES)
+      # Room for the headers, which tell lengths that are known at the end.
+      room = bytes(cache_layout.HEADER_BYTES)
+      self._files['tokens.npy'].write(room)
+      for name in ('offsets.npy', 'metadata_offsets.npy'):
+        self._files[name].write(room + _int64(0))
     except OSError as e:
       shutil.rmtree(self._partial, ignore_errors=True)
       raise self._failed(e) from e
@@ -85,7 +89,7 @@ class TaskCacheWriter:
   def __exit__(self, *exception: object) -> None:
     if self._finished:
       return
-    for file in (self._tokens, self._metadata):
+    for file in self._files.values():
       try:
         file.close()
       except OSError:  # a full disk fails again while flushing what is thrown away
@@ -99,29 +103,35 @@ class TaskCacheWriter:
     Raises:
       CacheError: targets are empty, an id is outside the vocabulary, or the disk is full.
     """
-    number = (len(self._offsets) - 1) // 2
     if not len(targets):
       raise CacheError(
-        f"Example {number} (id {metadata.get('id')!r}) of task '{self._task}' has no targets, so "
-        'nothing can be learnt from it; drop it and count it.'
+        f'{self._next(metadata)} has no targets, so nothing can be learnt from it; drop it and '
+        'count it.'
       )
     tokens = np.concatenate([np.asarray(inputs, np.int64), np.asarray(targets, np.int64)])
     if tokens.min() < 0 or tokens.max() >= self._info.size:
       wrong = tokens.min() if tokens.min() < 0 else tokens.max()
       raise CacheError(
-        f"Example {number} (id {metadata.get('id')!r}) of task '{self._task}' has token id "
-        f"{wrong}; the cache's {self._info.kind} vocabulary has ids 0 to {self._info.size - 1:,}."
+        f"{self._next(metadata)} has token id {wrong}; the cache's {self._info.kind} vocabulary "
+        f'has ids 0 to {self._info.size - 1:,}.'
       )
     line = (json.dumps(metadata, ensure_ascii=False) + '\n').encode('utf-8', 'surrogatepass')
+    middle = self._num_tokens + len(inputs)
+    end, metadata_end = middle + len(targets), self._metadata_bytes + len(line)
     try:
-      self._tokens.write(tokens.astype(self._dtype).tobytes())
-      self._metadata.write(line)
+      self._files['tokens.npy'].write(tokens.astype(self._dtype).tobytes())
+      self._files['offsets.npy'].write(_int64(middle, end))
+      self._files['metadata.jsonl'].write(line)
+      self._files['metadata_offsets.npy'].write(_int64(metadata_end))
     except OSError as e:
       raise self._failed(e) from e
-    middle = self._offsets[-1] + len(inputs)
-    self._offsets.extend((middle, middle + len(targets)))
-    self._metadata_offsets.append(self._metadata_offsets[-1] + len(line))
+    self._num_examples += 1
     self._input_tokens += len(inputs)
+    self._num_tokens, self._metadata_bytes = end, metadata_end
+
+  def _next(self, metadata: Mapping[str, Any]) -> str:
+    """Names the example that is being added, for errors."""
+    return f"Example {self._num_examples} (id {metadata.get('id')!r}) of task '{self._task}'"
 
   def finish(self, info: Mapping[str, Any]) -> dict[str, Any]:
     """Syncs everything and puts it in place, replacing what was there.
@@ -136,7 +146,7 @@ class TaskCacheWriter:
       CacheError: the disk is full.
     """
     try:
-      self._write_arrays()
+      self._complete_files()
       manifest = self._manifest(info)
       cache_layout.write_json(self._partial / cache_layout.MANIFEST_FILE, manifest)
       (self._partial / 'lock').unlink()
@@ -148,26 +158,22 @@ class TaskCacheWriter:
     self._lock.close()
     return manifest
 
-  def _write_arrays(self) -> None:
-    num_tokens = self._offsets[-1]
-    self._tokens.seek(0)
-    self._tokens.write(cache_layout.array_header(self._dtype, num_tokens))
-    for file in (self._tokens, self._metadata):
+  def _complete_files(self) -> None:
+    """Puts the headers in front of the arrays and brings every file to the disk."""
+    int64 = np.dtype('<i8')
+    for name, dtype, length in (
+      ('tokens.npy', self._dtype, self._num_tokens),
+      ('offsets.npy', int64, 2 * self._num_examples + 1),
+      ('metadata_offsets.npy', int64, self._num_examples + 1),
+    ):
+      self._files[name].seek(0)
+      self._files[name].write(cache_layout.array_header(dtype, length))
+    for file in self._files.values():
       file.flush()
       os.fsync(file.fileno())
       file.close()
-    for name, values in (
-      ('offsets.npy', self._offsets),
-      ('metadata_offsets.npy', self._metadata_offsets),
-    ):
-      with open(self._partial / name, 'wb') as f:
-        f.write(cache_layout.array_header(np.dtype('<i8'), len(values)))
-        f.write(np.frombuffer(values, np.int64).astype('<i8').tobytes())
-        f.flush()
-        os.fsync(f.fileno())
 
   def _manifest(self, info: Mapping[str, Any]) -> dict[str, Any]:
-    num_examples = (len(self._offsets) - 1) // 2
     files: dict[str, dict[str, Any]] = {}
     for name in cache_layout.DATA_FILES:
       path = self._partial / name
@@ -178,9 +184,9 @@ class TaskCacheWriter:
       'task': self._task,
       'split': self._split,
       'vocabulary': self._info.fingerprint,
-      'num_examples': num_examples,
+      'num_examples': self._num_examples,
       'input_tokens': self._input_tokens,
-      'target_tokens': self._offsets[-1] - self._input_tokens,
+      'target_tokens': self._num_tokens - self._input_tokens,
       'key': self._key,
       'files': files,
     }
@@ -199,7 +205,7 @@ class TaskCacheWriter:
     if error.errno in _FULL:
       return CacheError(
         f'No space left while writing {where} ({error.strerror}) after '
-        f'{len(self._offsets) // 2:,} examples; free some or give another --cache_dir. Nothing '
+        f'{self._num_examples:,} examples; free some or give another --cache_dir. Nothing '
         'of this task was kept.'
       )
     return CacheError(f'Cannot write {where}: {error.strerror}; give a writable --cache_dir.')
@@ -228,6 +234,10 @@ def _is_dead(partial: pathlib.Path) -> bool:
       return False
   except OSError:  # locked, or a file system without locks: leave it alone
     return False
+
+
+def _int64(*values: int) -> bytes:
+  return struct.pack(f'<{len(values)}q', *values)
 
 
 def _sync_directory(directory: pathlib.Path) -> None:

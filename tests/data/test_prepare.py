@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from rich.console import Console
 
 from flan_jax.console import console
 from flan_jax.data import catalogue, seqio_tasks
-from flan_jax.data.cache import CacheError, TaskCache, list_tasks
+from flan_jax.data.cache import CacheError, TaskCache, initialize_cache, list_tasks
 from flan_jax.data.mixture import resolve
 from flan_jax.data.prepare import PrepareConfig, PrepareError, prepare
+from flan_jax.data.prepare_job import run_job
 from flan_jax.data.prepare_plan import plan
 from flan_jax.data.vocabularies import get_vocabulary
 
@@ -354,6 +356,7 @@ instruction_mixture('P_both', ['P_a', 'P_b'])
 
 SLOW = """
 import time
+import tracemalloc
 def slow(n):
   def rows(split):
     for i in range(n):
@@ -527,6 +530,7 @@ generated('P_bad', rows)
 def test_on_a_terminal_there_is_a_bar_and_markup_stays_text(tasks, tmp_path):
   module = tasks.module("""
 import time
+import tracemalloc
 def slow(split):
   for i in range(3):
     time.sleep(0.25)
@@ -723,3 +727,34 @@ def test_tasks_of_other_licences_are_not_prepared_and_are_named(tasks, tmp_path)
   assert written['left_out'] == {tasks.name('bound'): why} and not written['missing']
   with pytest.raises(ValueError, match='keeps none of the 2 tasks'):
     run(tasks.name('all'), cache, module, splits=('train',), licence='gpl')
+
+
+def test_memory_does_not_grow_with_the_number_of_examples(tasks, tmp_path):
+  module = tasks.module("""
+def rows(count):
+  def made(split):
+    for i in range(count):
+      yield {'name': f'row {i}', 'question': 'q', 'answer': 'a'}
+  return GeneratorSource(made, splits=('train',), id_field='name')
+for count in (500, 8_500):
+  instruction_task(
+    f'P_{count}', source=rows(count), templates=TEMPLATES, splits=HashSplit(0.01, key='name'),
+    cluster='c', collection='d',
+  )
+""")
+  vocabulary = get_vocabulary('bytes')
+  initialize_cache(tmp_path / 'cache', vocabulary)
+  catalogue.import_task_modules((module,))
+  peaks = []
+  for count in (500, 8_500):
+    config = PrepareConfig('', str(tmp_path / 'cache'), tasks_modules=(module,))
+    _, (job,) = plan(config, [(tasks.name(str(count)), 'train')], vocabulary)
+    tracemalloc.start()
+    try:
+      result = run_job(job, lambda _: None)
+      peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+      tracemalloc.stop()
+    assert 0.97 * count < result.num_examples < count
+  # One number kept of each example would be 64 kB.
+  assert peaks[1] - peaks[0] < 40_000, peaks
