@@ -143,20 +143,24 @@ class Checkpoints:
     Args:
       step: The number of updates done.
       model: Pytree of parameters.
-      opt_state: Pytree of the optimizer's arrays (and whatever else must resume exactly).
+      opt_state: Pytree of the optimizer's arrays (and whatever else must resume exactly); None
+        leaves it out (imported weights).
       meta: JSON-able; `shapes` of the parameters are added.
       score: The evaluation's score at this step, higher is better, for `keep_best`.
     """
     self._hash_committed()
     parameters = named_arrays(model)
     shapes = {name: [list(x.shape), str(x.dtype)] for name, x in parameters.items()}
+    optimizer = {}
+    if opt_state is not None:
+      optimizer[OPTIMIZER] = ocp.args.StandardSave(named_arrays(opt_state))
     with self._telling_what_failed():
       self._manager.save(
         step,
         args=ocp.args.Composite(
           **{
             PARAMETERS: ocp.args.StandardSave(parameters),
-            OPTIMIZER: ocp.args.StandardSave(named_arrays(opt_state)),
+            **optimizer,
             META: ocp.args.JsonSave({**meta, 'step': step, 'shapes': shapes}),
           }
         ),

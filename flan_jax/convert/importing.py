@@ -1,0 +1,96 @@
+"""Reads another program's checkpoint straight onto the mesh, and saves it as one of ours.
+
+Every process reads only the parts of the arrays that its own devices hold.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from flan_jax import checkpoints, metrics, partitioning
+from flan_jax.convert import arrays
+from flan_jax.convert.source import ConvertError, Source
+from flan_jax.models.transformer import Transformer
+
+# Tokens that `generate`, `infer` and `evaluate` take and give unless told otherwise; Flan-T5's.
+LENGTHS = {'inputs': 512, 'targets': 128}
+
+
+def load(source: Source) -> Transformer:
+  """The model of an opened checkpoint, float32 and laid out on the current mesh.
+
+  Raises:
+    ConvertError: the checkpoint is not the model that its configuration describes.
+  """
+
+  def create(key):
+    return Transformer(source.config, nnx.Rngs(params=key))
+
+  abstract = partitioning.abstract(create, jax.random.key(0))
+  wanted = checkpoints.named_arrays(abstract)
+  source.check(wanted)
+  loaded = []
+  with metrics.Progress('Reading', total=len(wanted)) as progress:
+    for path, x in wanted.items():
+      read: Any = functools.partial(_read, source, path, x.shape)
+      loaded.append(jax.make_array_from_callback(x.shape, x.sharding, read))
+      progress.advance(len(loaded))
+  return jax.tree.unflatten(jax.tree.structure(abstract), loaded)
+
+
+def import_checkpoint(source: Source, out: str | os.PathLike) -> Path:
+  """Writes an opened checkpoint to the folder `out` as `train`, `infer` and `evaluate` read one.
+
+  Returns:
+    The folder of its one step, 0.
+
+  Raises:
+    ConvertError: the checkpoint is no whole model, or `out` holds checkpoints already.
+  """
+  folder = Path(out) / 'checkpoints'
+  if folder.is_dir() and any(folder.iterdir()):
+    raise ConvertError(f'{folder} holds checkpoints already; give another --out.')
+  source.check_vocabulary()
+  with partitioning.use_mesh(_mesh(source.config.embed_dim)):
+    model = load(source)
+    if source.vocabulary is not None:
+      source.vocabulary.save(Path(out) / 'vocabulary')
+    meta = {'model': dataclasses.asdict(source.config), 'lengths': LENGTHS}
+    config = checkpoints.CheckpointConfig(asynchronous=False)
+    with checkpoints.Checkpoints(folder, config) as saved:
+      saved.save(0, model, None, meta)
+  return folder / '0'
+
+
+def _read(source: Source, path: str, shape: tuple[int, ...], index: Sequence[slice]) -> np.ndarray:
+  """The part `index` of our parameter, float32; its layers stacked, its vocabulary padded by 0."""
+  place = source.table[path]
+  layout = arrays.Layout(place.layout, arrays.sizes(source.config, path))
+  ranges = [range(*part.indices(length)) for part, length in zip(index, shape, strict=True)]
+  out = np.zeros([len(part) for part in ranges], np.float32)
+  if '{}' in place.name:
+    for i, layer in enumerate(ranges[0]):
+      layout.fill(out[i], source.stored[place.name.format(layer)], index[1:])
+  else:
+    layout.fill(out, source.stored[place.name], index)
+  if place.offset:
+    out -= np.float32(place.offset)
+  if out.size and not np.isfinite([out.min(), out.max()]).all():
+    raise ConvertError(
+      f'{source.title}: {place.name} has numbers that are infinite or none. The file is damaged, '
+      'or the model was saved in a dtype too narrow for it.'
+    )
+  return out
+
+
+def _mesh(embed_dim: int) -> partitioning.MeshConfig:
+  """All devices share every parameter, as far as its width can be split."""
+  return partitioning.MeshConfig(data=-1, fsdp=math.gcd(jax.device_count(), embed_dim))
