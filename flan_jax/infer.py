@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from flan_jax import answer_files, console, decoding, metrics
+from flan_jax.data import layouts
 from flan_jax.data.vocabularies import Vocabulary
 from flan_jax.evaluation import batching
 
@@ -163,7 +164,8 @@ def answer(
   answers: list = [None] * len(prompts)
   for length, indices in plan:
     inputs = [tokens[i] for i in indices]
-    batch = batching.make_batch(inputs, None, batch_rows=config.batch_rows, input_length=length)
+    layout = layouts.make_layout((length, 0), vocabulary, decoder_only=model.config.decoder_only)
+    batch = batching.make_batch(inputs, None, batch_rows=config.batch_rows, layout=layout)
     decoded = decoding.generate(model, batching.place(batch), config.decode, key=key)
     generated, scores = batching.fetch(decoded.tokens, decoded.scores)
     for row, index in enumerate(indices):

@@ -158,6 +158,16 @@ def loss_weights(kind: str | float | None, batch: Mapping[str, jax.Array]) -> ja
   return jnp.where(total > 0, whole_weights / jnp.where(total > 0, total, 1.0), 0.0)
 
 
+def token_counts(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """'input_tokens' and 'target_tokens' of a batch, without padding, float32 scalars."""
+  tokens = jnp.sum(batch['decoder_segment_ids'] > 0, dtype=jnp.float32)
+  if 'encoder_segment_ids' in batch:
+    inputs = jnp.sum(batch['encoder_segment_ids'] > 0, dtype=jnp.float32)
+    return {'input_tokens': inputs, 'target_tokens': tokens}
+  inputs = jnp.sum(batch['decoder_prefix'] > 0, dtype=jnp.float32)
+  return {'input_tokens': inputs, 'target_tokens': tokens - inputs}
+
+
 def _terms(logits, targets, label_smoothing, vocab_size):
   """Cross entropy and squared log partition function of each token."""
   return _token_terms_forward(logits, targets, label_smoothing, vocab_size)[0]

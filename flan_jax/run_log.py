@@ -27,7 +27,8 @@ class RunLog:
     steps: Step it ends at.
     every: Steps between log lines.
     flops_per_step: FLOPs of one update on the whole batch, for the MFU.
-    positions: {'inputs': positions, 'targets': positions} of a batch, for the packed share.
+    positions: Of a batch, that inputs and that targets can fill, for the packed share.
+    shared: Whether both fill the same ones, as without an encoder.
     collections: Names for the per-collection losses.
     learning_rate: Update count -> learning rate.
     guard_config: When skipped updates stop the run.
@@ -41,14 +42,15 @@ class RunLog:
     steps: int,
     every: int,
     flops_per_step: float,
-    positions: Mapping[str, int],
+    positions: tuple[int, int],
+    shared: bool,
     collections: tuple[str, ...],
     learning_rate: Callable[[Any], Any],
     guard_config: guard.GuardConfig,
   ):
     self.step = start
     self._steps, self._every = steps, every
-    self._positions, self._collections = positions, collections
+    self._positions, self._shared, self._collections = positions, shared, collections
     self._learning_rate, self._guard = learning_rate, guard_config
     self._writer = metrics.MetricWriter(workdir, start)
     self.throughput = metrics.Throughput(flops_per_step)
@@ -111,19 +113,19 @@ class RunLog:
   def _values(self) -> dict[str, float]:
     sums, count = self._sums, self._count
     weight = max(float(sums['weight']), 1e-9)
-    filled = {
-      side: float(sums[f'{side[:-1]}_tokens']) / (count * self._positions[side])
-      for side in ('inputs', 'targets')
-    }
+    inputs, targets = (
+      float(sums[name]) / (count * positions)
+      for name, positions in zip(('input_tokens', 'target_tokens'), self._positions, strict=True)
+    )
     values = {
       'loss': float(sums['loss']) / weight,
       'z_loss': float(sums['z_loss']) / weight,
       'accuracy': float(sums['correct']) / weight,
       'grad_norm': float(sums['grad_norm']) / count,
       'learning_rate': float(self._learning_rate(self.step - 1)),
-      'packed': max(filled.values()),
-      'packed_inputs': filled['inputs'],
-      'packed_targets': filled['targets'],
+      'packed': inputs + targets if self._shared else max(inputs, targets),
+      'packed_inputs': inputs,
+      'packed_targets': targets,
       'skipped_updates': float(sums['skipped_updates']),
       **self.throughput.read(),
     }

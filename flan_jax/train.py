@@ -199,8 +199,7 @@ def _sum_gradients(state, batch, config, collections):
     )
     sums = {name: getattr(loss, name) for name in ('loss', 'z_loss', 'correct', 'weight')}
     sums |= {
-      'input_tokens': jnp.sum(part['encoder_segment_ids'] > 0, dtype=jnp.float32),
-      'target_tokens': jnp.sum(part['decoder_segment_ids'] > 0, dtype=jnp.float32),
+      **losses.token_counts(part),
       'collection_loss': by_collection.loss,
       'collection_weight': by_collection.weight,
     }
@@ -318,6 +317,7 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
     batch_rows=data.batch_rows,
     seed=config.seed,
     pack=data.pack,
+    decoder_only=config.model.decoder_only,
   )
 
 
@@ -370,7 +370,8 @@ def _open_log(config, workdir, loader, start) -> run_log.RunLog:
     steps=config.steps,
     every=config.log_every_steps,
     flops_per_step=train_step_flops(config.model, rows, lengths['inputs'], lengths['targets']),
-    positions={side: rows * lengths[side] for side in ('inputs', 'targets')},
+    positions=tuple(rows * positions for positions in loader.layout.positions),
+    shared=config.model.decoder_only,
     collections=loader.collections,
     learning_rate=config.optimizer.schedule,
     guard_config=config.guard,

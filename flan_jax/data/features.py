@@ -1,7 +1,8 @@
 """Turns the examples of some rows into the arrays a model trains on.
 
-One layout for packed and unpacked rows: examples lie one after another, numbered from 1, positions
-start anew in each, and padding is 0 everywhere. Which examples share a row is decided elsewhere.
+Packed and unpacked rows are alike: examples lie one after another, numbered from 1, positions
+start anew in each, and padding is 0 everywhere. Which examples share a row is decided elsewhere,
+and layouts.py lays them out for a decoder alone.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def assemble(examples: RowExamples, *, limits: tuple[int, int], eos_id: int) -> 
   Returns:
     int32 arrays [rows, length], and decoder_loss_weights in float32.
   """
-  encoder = _Side(examples.row_starts, examples.inputs, limits[0])
-  decoder = _Side(examples.row_starts, examples.targets, limits[1])
+  encoder = Side(examples.row_starts, examples.inputs, limits[0])
+  decoder = Side(examples.row_starts, examples.targets, limits[1])
   inputs = encoder.tokens(examples.ends_inputs, eos_id)
   targets = decoder.tokens(examples.ends_targets, eos_id)
   decoder_segments = decoder.spread(decoder.numbers)
@@ -77,8 +78,8 @@ def assemble(examples: RowExamples, *, limits: tuple[int, int], eos_id: int) -> 
   }
 
 
-class _Side:
-  """Inputs or targets of all rows as one line of pieces: each row's examples, then its padding.
+class Side:
+  """One token a position of all rows, as one line of pieces: each row's examples, then its padding.
 
   Everything is one concatenation or one repetition over that line, straight into int32: at 2,048
   tokens a row, passes over memory are what a batch costs.
@@ -110,11 +111,12 @@ class _Side:
     """Each token's place in its example; 0 in padding."""
     return self._join([self._count[: len(ids)] for ids in self._ids])
 
-  def tokens(self, cut: np.ndarray, eos_id: int) -> np.ndarray:
+  def tokens(self, cut: np.ndarray | None = None, eos_id: int = 0) -> np.ndarray:
     """All tokens in line, examples that were cut ending in EOS."""
     tokens = self._join(self._ids)
-    ends = (self.starts + self.lengths)[self.numbers > 0]
-    tokens[ends[cut] - 1] = eos_id
+    if cut is not None:
+      ends = (self.starts + self.lengths)[self.numbers > 0]
+      tokens[ends[cut] - 1] = eos_id
     return tokens
 
   def _join(self, of_examples: Sequence[np.ndarray]) -> np.ndarray:

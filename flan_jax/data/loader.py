@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax.data import cache, features, statistics
+from flan_jax.data import cache, features, layouts, statistics, vocabularies
 from flan_jax.data.mixture import Mixture, ResolvedMixture, resolve
 from flan_jax.data.order import DrawOrder
 from flan_jax.data.prefetch import Prefetcher
@@ -28,6 +28,7 @@ _REMEDIES = {
   'batch_rows': 'set the rows per step back',
   'inputs_length': "set lengths['inputs'] back",
   'targets_length': "set lengths['targets'] back",
+  'layout': 'use a model of the same kind, with or without encoder',
   'pack': 'set pack back',
   'window_rows': 'use the cache that the run began with',
   'window_draws': 'use the cache that the run began with',
@@ -48,6 +49,7 @@ class Loader:
     seed: int,
     split: str = 'train',
     pack: bool = True,
+    decoder_only: bool = False,
   ):
     """Opens the tasks and fixes the size of a window; reads lengths, no tokens.
 
@@ -59,11 +61,12 @@ class Loader:
       seed: seed of the order.
       split: split to draw from, unless `mixture` is resolved.
       pack: False puts one example in each row.
+      decoder_only: lay inputs and targets in one row, for a model without encoder.
 
     Raises:
       ValueError: sizes that make no sense, or a cache or mixture that cannot be used.
     """
-    self.limits = features.check_lengths(lengths)
+    limits = features.check_lengths(lengths)
     if batch_rows < 1:
       raise ValueError(f'batch_rows={batch_rows} must be at least 1 row per step.')
     if not isinstance(mixture, ResolvedMixture):
@@ -74,12 +77,14 @@ class Loader:
     self.pack = pack
     self.collections = mixture.collections
     self._info = cache.read_cache_info(cache_dir)
+    vocabulary = vocabularies.load_vocabulary(os.path.join(cache_dir, 'vocabulary'))
+    self.layout = layouts.make_layout(limits, vocabulary, decoder_only=decoder_only)
     self._sources = TaskSources(cache_dir, mixture, self._info)
     self._size = choose_size(
       self._make_order,
       self._sources.read_bounds,
       num_tasks=len(mixture.tasks),
-      limits=self.limits,
+      layout=self.layout,
       batch_rows=batch_rows,
       pack=pack,
     )
@@ -87,7 +92,7 @@ class Loader:
       self._make_order(self._size.draws),
       self._size,
       self._sources.read_bounds,
-      limits=self.limits,
+      layout=self.layout,
       seed=seed,
       pack=pack,
     )
@@ -112,7 +117,7 @@ class Loader:
       rows: rows of the global batch to return, all by default; only their tokens are read.
 
     Returns:
-      Arrays [rows, length] as `features.assemble` describes.
+      Arrays [rows, length] as the layout's `assemble` describes.
 
     Raises:
       ValueError: a negative step or rows that the batch does not have.
@@ -125,11 +130,8 @@ class Loader:
     plan = self.window(window)
     row_starts = plan.row_starts[first + start : first + stop + 1]
     chosen = slice(int(row_starts[0]), int(row_starts[-1]))
-    return features.assemble(
-      self._sources.row_examples(plan, chosen, row_starts),
-      limits=self.limits,
-      eos_id=self._info.eos_id,
-    )
+    examples = self._sources.row_examples(plan, chosen, row_starts)
+    return self.layout.assemble(examples, eos_id=self._info.eos_id)
 
   def window(self, window: int) -> WindowPlan:
     """The plan of a window; the last few are kept."""
@@ -162,8 +164,9 @@ class Loader:
       'seed': self.seed,
       'mixture': self.mixture.fingerprint,
       'batch_rows': self.batch_rows,
-      'inputs_length': self.limits[0],
-      'targets_length': self.limits[1],
+      'inputs_length': self.layout.limits[0],
+      'targets_length': self.layout.limits[1],
+      'layout': type(self.layout).__name__,
       'pack': int(self.pack),
       'window_rows': self._size.rows,
       'window_draws': self._size.draws,

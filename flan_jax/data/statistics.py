@@ -37,8 +37,9 @@ class LoaderStatistics:
     windows: windows measured.
     rows: rows in them.
     steps: steps in them.
-    input_fill: share of encoder positions that hold a token.
-    target_fill: share of decoder positions that hold a token.
+    input_fill: share of the encoder's positions that hold a token; without encoder, of all
+      positions, those that hold inputs.
+    target_fill: the same of the decoder and targets.
     largest_rate_error: examples by which a task's share of a window was off at most.
     main: draws that count towards epochs.
     filler: draws that fill up windows.
@@ -80,7 +81,7 @@ def measure(loader: Loader, num_windows: int) -> LoaderStatistics:
   """
   if num_windows < 1:
     raise ValueError(f'num_windows={num_windows} must be at least 1.')
-  mixture, limits = loader.mixture, loader.limits
+  mixture, layout = loader.mixture, loader.layout
   num_tasks = len(mixture.tasks)
   columns = np.zeros((num_tasks, 5), dtype=np.int64)
   totals = dict.fromkeys(
@@ -120,8 +121,8 @@ def measure(loader: Loader, num_windows: int) -> LoaderStatistics:
     windows=num_windows,
     rows=rows,
     steps=rows // loader.batch_rows,
-    input_fill=float(columns[:, 1].sum()) / (rows * limits[0]),
-    target_fill=float(columns[:, 2].sum()) / (rows * limits[1]),
+    input_fill=float(columns[:, 1].sum()) / (rows * layout.positions[0]),
+    target_fill=float(columns[:, 2].sum()) / (rows * layout.positions[1]),
     largest_rate_error=error,
     **totals,
   )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flan_jax.data import packing
+from flan_jax.data.layouts import Layout
 from flan_jax.data.order import DrawOrder, Draws, shuffled
 
 WINDOW_EXAMPLES = 4096  # best-fit decreasing gains 0.1% from 16,384 and loses 0.1% at 2,048
@@ -84,14 +85,14 @@ class WindowPlanner:
     size: WindowSize,
     read_bounds: ReadBounds,
     *,
-    limits: tuple[int, int],
+    layout: Layout,
     seed: int,
     pack: bool,
   ):
     self._order = order
     self._size = size
     self._read_bounds = read_bounds
-    self._limits = limits
+    self._layout = layout
     self._seed = seed
     self._pack = pack
 
@@ -135,13 +136,13 @@ class WindowPlanner:
       draws = main + fillers
       return draws, self._read_bounds(draws), packing.one_per_row(len(draws))
     draws, bounds, volumes = self._candidates(window, main)
-    lengths = self._truncate(bounds)
+    lengths = self._layout.row_lengths(self._truncate(bounds))
     best, low, high = None, len(main), len(draws)
     # A row less than expected, so that the first packing mostly fits.
     aim = (rows - 1) * self._size.fill
     count = max(int(np.searchsorted(volumes, aim, side='right')), low)
     for _ in range(_MAX_ATTEMPTS):
-      packed = packing.pack(lengths[:count], self._limits)
+      packed = packing.pack(lengths[:count], self._layout.row_limits)
       if packed.num_rows <= rows:
         best, low = (count, packed), count
       else:
@@ -155,7 +156,7 @@ class WindowPlanner:
         if best:
           break
     if best is None:
-      best = len(main), packing.pack(lengths[: len(main)], self._limits)
+      best = len(main), packing.pack(lengths[: len(main)], self._layout.row_limits)
     count, packed = best
     return draws.first(count), bounds[:count], packed
 
@@ -165,14 +166,15 @@ class WindowPlanner:
     while True:
       draws = main + self._order.fillers(window, wanted)
       bounds = self._read_bounds(draws)
-      fractions = self._truncate(bounds) / np.asarray(self._limits)
+      lengths = self._layout.row_lengths(self._truncate(bounds))
+      fractions = lengths / np.asarray(self._layout.row_limits)
       volumes = np.cumsum(fractions, axis=0).max(axis=1)
       if volumes[-1] > self._size.rows:
         return draws, bounds, volumes
       wanted *= 2
 
   def _truncate(self, bounds: np.ndarray) -> np.ndarray:
-    return np.minimum(np.diff(bounds, axis=1), self._limits)
+    return np.minimum(np.diff(bounds, axis=1), self._layout.limits)
 
 
 def choose_size(
@@ -180,7 +182,7 @@ def choose_size(
   read_bounds: ReadBounds,
   *,
   num_tasks: int,
-  limits: tuple[int, int],
+  layout: Layout,
   batch_rows: int,
   pack: bool,
 ) -> WindowSize:
@@ -193,7 +195,7 @@ def choose_size(
     make_order: the order with so many draws a window.
     read_bounds: offsets of draws.
     num_tasks: tasks of the mixture.
-    limits: tokens of inputs and targets that a row holds.
+    layout: what of a row an example takes.
     batch_rows: rows of a step.
     pack: False puts one example in each row.
   """
@@ -201,9 +203,10 @@ def choose_size(
   if pack:
     order = make_order(WINDOW_EXAMPLES)
     trials = [read_bounds(order.main(w)) for w in range(_TRIAL_WINDOWS)]
-    lengths = [np.minimum(np.diff(bounds, axis=1), limits) for bounds in trials]
-    used = sum(packing.pack(each, limits).num_rows for each in lengths)
-    fractions = np.concatenate(lengths) / np.asarray(limits)
+    kept = [np.minimum(np.diff(bounds, axis=1), layout.limits) for bounds in trials]
+    lengths = [layout.row_lengths(each) for each in kept]
+    used = sum(packing.pack(each, layout.row_limits).num_rows for each in lengths)
+    fractions = np.concatenate(lengths) / np.asarray(layout.row_limits)
     rows_per_draw = used / len(fractions)
     binding = fractions[:, fractions.sum(axis=0).argmax()]
     fill = float(binding.sum()) / used

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from flan_jax import partitioning
-from flan_jax.data import features
+from flan_jax.data import features, layouts
 
 _MULTIPLE = 32  # of bucket lengths, so that a sequence axis of up to 32 devices divides them
 
@@ -58,26 +58,28 @@ def make_batch(
   targets: Sequence[np.ndarray] | None,
   *,
   batch_rows: int,
-  input_length: int,
-  target_length: int = 1,
+  layout: layouts.Layout,
 ) -> dict[str, np.ndarray]:
   """Return one example a row, unpacked; rows that are left over are empty.
 
-  inputs [[7, 8, 1]], targets [[5, 1]], lengths 4 and 3 ->
+  inputs [[7, 8, 1]], targets [[5, 1]], EncoderDecoder((4, 3)) ->
     encoder_input_tokens [[7, 8, 1, 0]], decoder_target_tokens [[5, 1, 0]],
     decoder_input_tokens [[0, 5, 0]], decoder_loss_weights [[1, 1, 0]], ...
-  Without targets the decoder's features are empty.
+  Without targets only what decoding.generate reads.
   """
+  prompts = layout.prompts(inputs, batch_rows)
+  if targets is None:
+    return prompts
   rows = features.RowExamples(
     inputs=inputs,
-    targets=[np.zeros(0, np.int32)] * len(inputs) if targets is None else targets,
+    targets=targets,
     ends_inputs=np.zeros(0, np.int64),
     ends_targets=np.zeros(0, np.int64),
     collections=np.ones(len(inputs), np.int32),
     row_starts=np.minimum(np.arange(batch_rows + 1), len(inputs)),
   )
   # `cut` has ended what was too long, so nothing is left to end here.
-  return features.assemble(rows, limits=(input_length, target_length), eos_id=-1)
+  return {**layout.assemble(rows, eos_id=-1), **prompts}
 
 
 def place(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import decoding, losses, metrics
-from flan_jax.data import cache, mixture
+from flan_jax.data import cache, layouts, mixture
 from flan_jax.data.vocabularies import Vocabulary
 from flan_jax.evaluation import batching, scoring
 from flan_jax.evaluation.results import EvaluationResult
@@ -117,7 +117,7 @@ def evaluate(
     for task, data in caches.items()
     for example in _choose(data, config, vocabulary.eos_id, truncated[task])
   ]
-  outputs = _run(model, config, examples, progress)
+  outputs = _run(model, config, examples, vocabulary, progress)
   rows: dict[str, list[scoring.Row]] = {task: [] for task in caches}
   for example, (tokens, sums) in zip(examples, outputs, strict=True):
     rows[example.task].append(
@@ -212,7 +212,7 @@ def _choose(data, config, eos_id, truncated) -> list[_Example]:
   return examples
 
 
-def _run(model, config, examples, progress) -> list[tuple[np.ndarray, np.ndarray]]:
+def _run(model, config, examples, vocabulary, progress) -> list[tuple[np.ndarray, np.ndarray]]:
   """For each example: generated tokens [length], and [loss, correct tokens, tokens]."""
   buckets = batching.bucket_lengths(config.lengths['inputs'], config.buckets)
   batches = list(
@@ -228,8 +228,11 @@ def _run(model, config, examples, progress) -> list[tuple[np.ndarray, np.ndarray
           [examples[i].inputs for i in indices],
           [examples[i].targets for i in indices],
           batch_rows=config.batch_rows,
-          input_length=input_length,
-          target_length=config.lengths['targets'],
+          layout=layouts.make_layout(
+            (input_length, config.lengths['targets']),
+            vocabulary,
+            decoder_only=model.config.decoder_only,
+          ),
         )
       )
       sums = _score_rows(model, batch)

@@ -238,7 +238,7 @@ def test_draws_that_find_no_row_are_counted(cache_dir):
   sources = TaskSources(cache_dir, small.mixture, cache.read_cache_info(cache_dir))
   size = WindowSize(rows=64, draws=4000, fill=1.0)
   planner = WindowPlanner(
-    small._make_order(4000), size, sources.read_bounds, limits=(64, 24), seed=0, pack=True
+    small._make_order(4000), size, sources.read_bounds, layout=small.layout, seed=0, pack=True
   )
   counts = planner.plan(0).counts
   assert counts.overflow > 1000

@@ -11,6 +11,7 @@ from flax import nnx
 
 from flan_jax import decoding, losses, partitioning
 from flan_jax.data import cache, mixture_rates
+from flan_jax.data.layouts import EncoderDecoder
 from flan_jax.data.vocabularies import ByteVocabulary
 from flan_jax.evaluation import batching, evaluator
 from flan_jax.evaluation.results import EvaluationResult
@@ -135,9 +136,7 @@ def test_the_loss_is_the_sum_over_examples_one_by_one(cache_dir, result):
   for i in range(data.num_examples):
     inputs, targets = data.example(i)
     inputs, targets = batching.cut(inputs, 48, 1), batching.cut(targets, 24, 1)
-    batch = batching.make_batch(
-      [inputs], [targets], batch_rows=1, input_length=48, target_length=24
-    )
+    batch = batching.make_batch([inputs], [targets], batch_rows=1, layout=EncoderDecoder((48, 24)))
     logits, wanted = forward(model, batch), batch['decoder_target_tokens']
     sums = losses.cross_entropy(logits, wanted, batch['decoder_loss_weights'], vocab_size=259)
     loss, correct, weight = loss + sums.loss, correct + sums.correct, weight + sums.weight

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flan_jax.data.layouts import EncoderDecoder
 from flan_jax.evaluation import batching, scoring
 
 
@@ -122,7 +123,7 @@ def test_a_cut_example_still_ends_in_eos():
 
 def test_left_over_rows_are_empty():
   batch = batching.make_batch(
-    [np.array([7, 8, 1])], [np.array([5, 1])], batch_rows=2, input_length=4, target_length=3
+    [np.array([7, 8, 1])], [np.array([5, 1])], batch_rows=2, layout=EncoderDecoder((4, 3))
   )
   assert batch['encoder_input_tokens'].tolist() == [[7, 8, 1, 0], [0, 0, 0, 0]]
   assert batch['decoder_input_tokens'].tolist() == [[0, 5, 0], [0, 0, 0]]
