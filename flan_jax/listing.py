@@ -20,6 +20,7 @@ from flan_jax.naming import some, unknown
 
 KINDS = ('tasks', 'mixtures', 'models', 'recipes')
 _RECIPE_FOLDERS = ('recipes', 'runs')
+_SHARED_FILE = 'family.gin'  # what the models of a family share, and no model
 _MOST_MEMBERS = 6  # of a mixture, named in the table; JSON has all
 
 
@@ -174,6 +175,8 @@ def _gin_files(gin_folder: Path, folders: Sequence[str]) -> list[dict[str, Any]]
   paths = [path for folder in folders for path in sorted((gin_folder / folder).rglob('*.gin'))]
   listed = []
   for path in paths:
+    if path.name == _SHARED_FILE:
+      continue
     header = _header(path)
     listed.append(
       {
@@ -197,7 +200,7 @@ def _header(path: Path) -> str:
 
 def _first_sentence(header: str) -> str:
   paragraph = ' '.join(header.split('\n\n')[0].split())
-  return re.split(r'(?<=[.:])\s', paragraph, maxsplit=1)[0]
+  return re.split(r'(?<=[.:])\s', paragraph, maxsplit=1)[0].rstrip(':')
 
 
 def _seqio_task(name: str) -> dict[str, Any]:

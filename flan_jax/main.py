@@ -23,7 +23,7 @@ from gin import config as gin_config
 from gin import config_parser
 
 from flan_jax import command_line, programs
-from flan_jax.naming import nearest
+from flan_jax.naming import nearest, unknown
 
 # Flags of `prepare` that a run's gin file can give, so that one file serves both.
 PREPARE_MACROS = {
@@ -70,12 +70,7 @@ def load_run(
   Raises:
     ConfigError: With the file, line and nearest name of what is wrong.
   """
-  gin.clear_config()
-  folders = ['', *search_paths, str(gin_folder())]
-  gin_config._LOCATION_PREFIXES[:] = folders
-  # gin also takes 'runs/train.gin' for a file of a Python package `runs`, and fails on a folder
-  # that is none, such as that of the work directories.
-  del gin_config._FILE_READERS[1:]
+  folders = _forget(search_paths)
   paths = [_find_file(name, folders) for name in files]
   sources, imports = {}, []
   for path in paths:
@@ -101,16 +96,32 @@ def load_run(
   return Resolved(run, values, gin.operative_config_str())
 
 
-def model_parameters(path: Path) -> int:
-  """How many parameters the MODEL of a gin file has."""
-  from flan_jax.models import config
-
-  gin.clear_config()
+def load_model(path: Path) -> Any:
+  """The MODEL of a gin file, a `models.config.TransformerConfig`."""
+  _forget()
   gin.parse_config_file(str(path), print_includes_and_imports=False)
   gin.parse_config(
     'from __gin__ import dynamic_registration\nfrom flan_jax import main\nmain.Run.train = %MODEL'
   )
-  return config.parameter_count(gin.get_configurable(Run)().train)
+  return gin.get_configurable(Run)().train
+
+
+def model_parameters(path: Path) -> int:
+  """How many parameters the MODEL of a gin file has, without rows that pad the vocabulary."""
+  from flan_jax.models import config
+
+  return config.parameter_count(dataclasses.replace(load_model(path), vocab_multiple=1))
+
+
+def _forget(search_paths: Sequence[str] = ()) -> list[str]:
+  """Empties gin of earlier files; returns the folders where it finds the next ones."""
+  gin.clear_config()
+  folders = ['', *search_paths, str(gin_folder())]
+  gin_config._LOCATION_PREFIXES[:] = folders
+  # gin also takes 'runs/train.gin' for a file of a Python package `runs`, and fails on a folder
+  # that is none, such as that of the work directories.
+  del gin_config._FILE_READERS[1:]
+  return folders
 
 
 def _find_file(name: str, folders: Sequence[str]) -> Path:
@@ -119,7 +130,7 @@ def _find_file(name: str, folders: Sequence[str]) -> Path:
     if path.is_file():
       return path
   known = [str(p.relative_to(gin_folder())) for p in sorted(gin_folder().rglob('*.gin'))]
-  raise ConfigError(f'No gin file {name!r}.{nearest(name, known)} There are: {", ".join(known)}.')
+  raise ConfigError(unknown('gin file', name, known))
 
 
 class _Names:
@@ -327,11 +338,10 @@ def _with_macros(args, bindings: list[str]):
         f'`flan-jax prepare` knows no macro {name}.{nearest(name, list(macros))} '
         f'It takes: {", ".join(macros)}.'
       )
-  gin.clear_config()
-  gin_config._LOCATION_PREFIXES[:] = ['', *_paths(args), str(gin_folder())]
+  folders = _forget(_paths(args))
   try:
     for name in args.gin_file or ():
-      path = _find_file(name, gin_config._LOCATION_PREFIXES)
+      path = _find_file(name, folders)
       gin.parse_config_file(str(path), print_includes_and_imports=False)
     gin.parse_config(bindings)
   except ConfigError:

@@ -44,6 +44,7 @@ def listed(tmp_path, monkeypatch):
   (tmp_path / f'{name}.py').write_text(text, encoding='utf-8')
   for path, content in (
     ('models/tiny.gin', '# A model to try things with. Not for more.\n#\n# Second part.\nX = 1\n'),
+    ('models/family.gin', '# What models share.\n'),
     ('recipes/first.gin', '# First recipe.\n# Hardware: none. Not yet run.\n'),
     ('runs/train.gin', 'X = 1\n'),
   ):

@@ -4,48 +4,21 @@ import dataclasses
 import re
 from pathlib import Path
 
-import gin
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from flan_jax import partitioning
+from flan_jax import main, partitioning
 from flan_jax.models.config import TransformerConfig, parameter_count, train_step_flops
 from flan_jax.models.transformer import Transformer
 
 GIN_MODELS = Path(__file__).resolve().parents[2] / 'gin' / 'models'
-PUBLISHED = {
-  'small': 76_961_152,
-  'base': 247_577_856,
-  'large': 783_150_080,
-  'xl': 2_849_757_184,
-  'xxl': 11_135_332_352,
-}
 
 
-def _from_gin(name):
-  gin.clear_config()
-  path = GIN_MODELS / f't5_1_1/{name}.gin'
-  gin.parse_config_file(str(path))
-  make = gin.query_parameter('%MODEL').scoped_configurable_fn
-  config = make()
-  gin.clear_config()
-  return config, path.read_text(encoding='utf-8')
-
-
-@pytest.mark.parametrize(('name', 'count'), [*PUBLISHED.items(), ('tiny', 312_320)])
-def test_gin_models_have_the_parameters_that_their_header_says(name, count):
-  config, text = _from_gin(name)
-  assert config.dropout_rate == 0.0
-  assert parameter_count(config) == count
-  assert f'{count:,} parameters' in text.splitlines()[0]
-  assert 8 <= len([line for line in text.splitlines() if line and line[0] != '#']) <= 19
-
-
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', ['small', 'base', 'large', 'xl', 'xxl'])
 def test_shapes_and_layouts_are_known_without_memory(name):
-  config, _ = _from_gin(name)
+  config = main.load_model(GIN_MODELS / f't5_1_1/{name}.gin')
 
   def make():
     return Transformer(config, nnx.Rngs(params=0))
@@ -53,11 +26,11 @@ def test_shapes_and_layouts_are_known_without_memory(name):
   with partitioning.use_mesh(partitioning.MeshConfig(data=2, fsdp=2, tensor=2)) as mesh:
     model = partitioning.abstract(make)
     leaves = jax.tree.leaves(model)
-    assert sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves) == PUBLISHED[name]
+    assert sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves) == parameter_count(config)
     for leaf in leaves:
       assert leaf.sharding.mesh == mesh
     rows = {row.path: row for row in partitioning.parameter_table(model)}
-  assert sum(row.bytes for row in rows.values()) == 4 * PUBLISHED[name]
+  assert sum(row.bytes for row in rows.values()) == 4 * parameter_count(config)
   query = rows['decoder.layers.cross_attention.query']
   layers = config.num_decoder_layers
   assert query.shape == (layers, config.embed_dim, config.num_heads, config.head_dim)
@@ -75,7 +48,7 @@ def test_parameter_count_is_what_the_model_has(tiny_config, changes):
 
 
 def test_operations_of_a_step_are_those_counted_by_hand():
-  config, _ = _from_gin('small')
+  config = main.load_model(GIN_MODELS / 't5_1_1/small.gin')
   # 879.0 GFLOP: encoder 180.4, cross keys and values 25.8, decoder 53.2, logits 33.7, times 3.
   flops = train_step_flops(config, 8, 512, 128)
   assert flops == pytest.approx(879.0e9, rel=1e-4)
