@@ -40,7 +40,14 @@ class CacheError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class CacheInfo:
-  """What cache.json says: the vocabulary all of its tasks were tokenised with."""
+  """What cache.json says: the vocabulary all of its tasks were tokenised with.
+
+  Attributes:
+    format: of the cache.
+    kind: the vocabulary's, as are the others.
+    prompt_end: ids that every prompt ends with, to be kept when one is cut.
+    chat_template: digest of the chat template that prompts were written with, '' for none.
+  """
 
   format: int
   kind: str
@@ -48,6 +55,13 @@ class CacheInfo:
   size: int
   pad_id: int
   eos_id: int
+  bos_id: int | None
+  prompt_end: tuple[int, ...]
+  chat_template: str
+
+  def __str__(self) -> str:
+    template = f' with chat template {self.chat_template}' if self.chat_template else ''
+    return f'{self.kind} vocabulary {self.fingerprint}{template} ({self.size:,} ids)'
 
 
 def initialize_cache(
@@ -60,15 +74,15 @@ def initialize_cache(
   """
   cache_dir = pathlib.Path(cache_dir)
   path = cache_dir / CACHE_FILE
+  info = _describe(vocabulary)
   if path.exists():
-    info = read_cache_info(cache_dir)
-    if info.fingerprint != vocabulary.fingerprint:
+    found = read_cache_info(cache_dir)
+    if found.fingerprint != info.fingerprint:
       raise CacheError(
-        f"The cache '{cache_dir}' was made with the {info.kind} vocabulary {info.fingerprint} "
-        f'({info.size:,} ids), not with the {vocabulary.kind} vocabulary {vocabulary.fingerprint} '
-        f'({vocabulary.size:,} ids); use its vocabulary or another --cache_dir.'
+        f"The cache '{cache_dir}' was made with the {found}, not with the {info}; use its "
+        'vocabulary and chat template (both are the default) or another --cache_dir.'
       )
-    return info
+    return found
   if cache_dir.is_dir() and any(cache_dir.iterdir()):
     # Another process may just be making this cache; all others' files are not ours to mix with.
     others = sorted(p.name for p in cache_dir.iterdir() if p.name not in _OWN_FOLDERS)
@@ -77,18 +91,25 @@ def initialize_cache(
         f"'{cache_dir}' is not empty and not a token cache (it holds '{others[0]}' and no "
         f'{CACHE_FILE}); give an empty or new directory.'
       )
-  info = CacheInfo(
+  vocabulary.save(cache_dir / 'vocabulary')
+  described = dataclasses.asdict(info)
+  write_json(path, {'format': described.pop('format'), 'vocabulary': described})
+  return info
+
+
+def _describe(vocabulary: vocabularies.Vocabulary) -> CacheInfo:
+  template = vocabulary.chat.template.source if vocabulary.chat else ''
+  return CacheInfo(
     format=FORMAT,
     kind=vocabulary.kind,
     fingerprint=vocabulary.fingerprint,
     size=vocabulary.size,
     pad_id=vocabulary.pad_id,
     eos_id=vocabulary.eos_id,
+    bos_id=vocabulary.bos_id,
+    prompt_end=vocabulary.prompt_end,
+    chat_template=hashlib.blake2b(template.encode(), digest_size=8).hexdigest() if template else '',
   )
-  vocabulary.save(cache_dir / 'vocabulary')
-  described = dataclasses.asdict(info)
-  write_json(path, {'format': described.pop('format'), 'vocabulary': described})
-  return info
 
 
 def read_cache_info(cache_dir: str | os.PathLike[str]) -> CacheInfo:
@@ -109,7 +130,11 @@ def read_cache_info(cache_dir: str | os.PathLike[str]) -> CacheInfo:
   described = read_json(path)
   _check_format(path, described)
   try:
-    return CacheInfo(format=FORMAT, **described['vocabulary'])
+    known = described['vocabulary']
+    # Caches of before there were chat templates do not say how prompts begin and end.
+    since = {'bos_id': None, 'prompt_end': (known['eos_id'],), 'chat_template': ''}
+    info = CacheInfo(format=FORMAT, **{**since, **known})
+    return dataclasses.replace(info, prompt_end=tuple(info.prompt_end))
   except (KeyError, TypeError) as e:
     raise CacheError(f"'{path}' does not describe a vocabulary; prepare the cache again.") from e
 

@@ -213,7 +213,12 @@ def is_disk_error(error: BaseException) -> bool:
 def _ids(
   example: Example, task: str, split: str, vocabulary: Vocabulary
 ) -> tuple[list[int], list[int]]:
-  """Returns both sides with one EOS at the end."""
+  """Returns both sides: with one EOS at the end, or as the chat template writes them."""
+  if vocabulary.chat:
+    try:
+      return vocabulary.encode_example(example.inputs, example.targets)
+    except ValueError as e:
+      raise ValueError(f"Task '{task}' split '{split}', example '{example.id}': {e}") from e
   sides = []
   for name, text, ids in (
     ('input', example.inputs, example.input_ids),
