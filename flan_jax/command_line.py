@@ -139,7 +139,13 @@ def _add_data_verbs(verb) -> None:
   p.add_argument(
     '--vocabulary',
     default=None,
-    help="a SentencePiece model file or 'bytes' (default: what the cache has, else bytes)",
+    help="a SentencePiece model file, a tokenizer.json or folder of Hugging Face, or 'bytes' "
+    '(default: what the cache has, else bytes)',
+  )
+  p.add_argument(
+    '--chat_template',
+    help="write prompts and answers as a conversation: 'model' for the vocabulary's own Jinja "
+    "template, the path of one, or 'none' (default: what the cache has, else none)",
   )
   p.add_argument('--splits', default='train,validation', help='splits (default: %(default)s)')
   p.add_argument('--workers', type=int, help='processes (default: one a core)')

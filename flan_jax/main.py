@@ -30,6 +30,7 @@ PREPARE_MACROS = {
   'mixture': 'MIXTURE_OR_TASK_NAME',
   'cache_dir': 'CACHE_DIR',
   'vocabulary': 'VOCABULARY',
+  'chat_template': 'CHAT_TEMPLATE',
   'cot_dir': 'COT_DIR',
   'licence': 'LICENCE',
 }

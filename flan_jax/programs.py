@@ -147,6 +147,7 @@ def prepare(args: Namespace) -> int:
       mixture=args.mixture,
       cache_dir=args.cache_dir,
       vocabulary=args.vocabulary,
+      chat_template=args.chat_template,
       splits=tuple(args.splits.split(',')),
       folders=_folders(args),
       workers=args.workers,

@@ -6,7 +6,7 @@ when a task is registered with SeqIO.
 
 import json
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import seqio
@@ -15,6 +15,7 @@ from flan_jax.tasks.examples import TextExamples
 from flan_jax.tasks.instruction import InstructionTask
 from flan_jax.tasks.vocabulary import vocabulary_spec
 
+from flan_jax.data.seqio_vocabulary import seqio_vocabulary
 from flan_jax.evaluation.metrics import get_metric
 from flan_jax.evaluation.postprocessors import get_postprocessor
 
@@ -30,8 +31,8 @@ class ChosenVocabulary(seqio.Vocabulary):
 
   @property
   def chosen(self) -> seqio.Vocabulary:
-    """Returns SeqIO's own vocabulary for the chosen spec."""
-    return _seqio_vocabulary(vocabulary_spec())
+    """Returns SeqIO's form of the chosen vocabulary."""
+    return seqio_vocabulary(vocabulary_spec())
 
   @property
   def bos_id(self):
@@ -72,13 +73,6 @@ class ChosenVocabulary(seqio.Vocabulary):
 
   def __hash__(self):
     return hash(ChosenVocabulary)
-
-
-@lru_cache(maxsize=4)
-def _seqio_vocabulary(spec: str) -> seqio.Vocabulary:
-  if spec == 'bytes':
-    return seqio.ByteVocabulary()
-  return seqio.SentencePieceVocabulary(spec)
 
 
 def default_vocabulary() -> ChosenVocabulary:

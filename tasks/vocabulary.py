@@ -1,7 +1,7 @@
 """Which vocabulary the tasks count and cut with; the SeqIO object for it is in preprocessors.py.
 
-The choice is a spec of flan_jax.data.vocabularies ('bytes' or the path of a SentencePiece model),
-kept in the environment so that processes started later agree.
+The choice is a spec of flan_jax.data.vocabularies ('bytes' or the path of a SentencePiece model or
+of another vocabulary), kept in the environment so that processes started later agree.
 """
 
 import os

@@ -56,8 +56,8 @@ MAY_IMPORT = {  # beside `naming`, which all may
 ONLY_IN = {
   'gin': {'main'},
   'absl': {'main'},
-  'seqio': {'data.prepare', 'data.seqio_tasks', 'data.catalogue'},
-  'tensorflow': {'data.prepare', 'data.seqio_tasks'},
+  'seqio': {'data.prepare', 'data.seqio_tasks', 'data.seqio_vocabulary', 'data.catalogue'},
+  'tensorflow': {'data.prepare', 'data.seqio_tasks', 'data.seqio_vocabulary'},
   'clu': set(),
   'transformers': {'convert'},
   'torch': {'convert'},

@@ -31,7 +31,7 @@ from flan_jax.data.prepare_job import Job, run_job
 from flan_jax.data.prepare_plan import PrepareConfig, PrepareError, plan, splits_of
 from flan_jax.data.prepare_report import Display, lossy_warning, print_summary
 from flan_jax.data.tokenizing import SplitResult
-from flan_jax.data.vocabularies import Vocabulary, get_vocabulary
+from flan_jax.data.vocabularies import Vocabulary, choose_chat_template, get_vocabulary
 from flan_jax.data.worker_pool import Event, run_jobs
 from flan_jax.naming import listing, unknown
 
@@ -124,10 +124,12 @@ def _licence(task: str) -> str:
 
 def _vocabulary(config: PrepareConfig) -> Vocabulary:
   if config.vocabulary is not None:
-    return get_vocabulary(os.path.expanduser(config.vocabulary))
-  if (Path(config.cache_dir) / 'cache.json').is_file():
-    return cache_vocabulary(config.cache_dir)
-  return get_vocabulary('bytes')
+    vocabulary = get_vocabulary(os.path.expanduser(config.vocabulary))
+  elif (Path(config.cache_dir) / 'cache.json').is_file():
+    vocabulary = cache_vocabulary(config.cache_dir)
+  else:
+    vocabulary = get_vocabulary('bytes')
+  return choose_chat_template(vocabulary, config.chat_template)
 
 
 @contextlib.contextmanager

@@ -98,10 +98,13 @@ def _from_text(example: dict[str, Any]) -> Example:
 
 @functools.lru_cache(maxsize=1)
 def _vocabulary(cache_dir: str) -> tuple[Vocabulary, str]:
-  """The cache's own vocabulary, and what names it for tasks: 'bytes' or its model's path."""
+  """The cache's own vocabulary, and what names it for tasks: 'bytes' or its path."""
   vocabulary = cache_vocabulary(cache_dir)
-  models = sorted((Path(cache_dir) / 'vocabulary').glob('*.model'))
-  return vocabulary, str(models[0].absolute()) if models else 'bytes'
+  if vocabulary.kind == 'bytes':
+    return vocabulary, 'bytes'
+  folder = (Path(cache_dir) / 'vocabulary').absolute()
+  # SeqIO reads a SentencePiece model by itself.
+  return vocabulary, str(next(folder.glob('*.model'), folder))
 
 
 def _quiet_tensorflow() -> None:

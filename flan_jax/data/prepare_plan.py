@@ -36,8 +36,11 @@ class PrepareConfig:
   Attributes:
     mixture: mixtures or tasks, comma separated.
     cache_dir: folder of the cache; a cache has one vocabulary.
-    vocabulary: 'bytes' or the path of a SentencePiece model; None takes that of the cache, or
+    vocabulary: 'bytes' or the path of one (see `get_vocabulary`); None takes that of the cache, or
       bytes for a new one.
+    chat_template: 'model' writes prompts and answers as a conversation, with the chat template that
+      the vocabulary came with; so does the path of a Jinja file with that; 'none' does not. None
+      takes the vocabulary as it is: only one saved with a cache or a run may have a template.
     splits: splits to prepare, of those that each task has.
     tasks_modules: Python modules that register the tasks.
     folders: folder name -> path, for the data whose place the tasks leave open (cot_dir).
@@ -56,6 +59,7 @@ class PrepareConfig:
   mixture: str
   cache_dir: str
   vocabulary: str | None = None
+  chat_template: str | None = None
   splits: tuple[str, ...] = ('train', 'validation')
   tasks_modules: tuple[str, ...] = catalogue.DEFAULT_MODULES
   folders: Mapping[str, str] = dataclasses.field(default_factory=dict)

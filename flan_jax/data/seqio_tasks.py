@@ -1,8 +1,8 @@
 """Tasks and mixtures that others registered with SeqIO, read with our vocabulary.
 
-SeqIO is never imported here: if the task modules that the user named brought it in, it is in
-sys.modules, and if not there is nothing to read. What a task's preprocessors do is left as it is;
-only the vocabulary of its features is replaced.
+SeqIO is not imported to find tasks: if the task modules that the user named brought it in, it is
+in sys.modules, and if not there is nothing to read. What a task's preprocessors do is left as it
+is; only the vocabulary of its features is replaced.
 """
 
 import dataclasses
@@ -110,12 +110,14 @@ def examples(name: str, split: str, *, vocabulary: str, seed: int) -> Iterator[E
   Args:
     name: name of the task.
     split: one of its splits.
-    vocabulary: 'bytes' or the path of a SentencePiece model.
+    vocabulary: 'bytes', the path of a SentencePiece model, or what else `get_vocabulary` takes.
     seed: of preprocessors that draw.
   """
   seqio = sys.modules['seqio']
   task = _task(name)
-  made = seqio.ByteVocabulary() if vocabulary == 'bytes' else _sentencepiece(vocabulary)
+  from flan_jax.data.seqio_vocabulary import seqio_vocabulary
+
+  made = seqio_vocabulary(vocabulary)
   features = {
     feature_name: dataclasses.replace(feature, vocabulary=made)
     for feature_name, feature in task.output_features.items()
@@ -156,11 +158,6 @@ def _example(row: Mapping[str, Any], default_id: str, vocabulary: Any) -> Exampl
     input_ids=ids['inputs'],
     target_ids=ids['targets'],
   )
-
-
-@functools.lru_cache(maxsize=2)
-def _sentencepiece(path: str) -> Any:
-  return sys.modules['seqio'].SentencePieceVocabulary(path)
 
 
 def _task(name: str) -> Any:
