@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from flan_jax.tasks.paths import data_path, is_url
+
 from flan_jax.naming import listing, nearest
 
 _FOLDERS: dict[str, 'Folder'] = {}
@@ -38,7 +40,7 @@ class Folder:
     value = os.environ.get(self.environment)
     if not value:
       raise FolderError(f'The folder of {self.holds} is not set. {self.how()}')
-    path = Path(value).expanduser()
+    path = data_path(value)
     if not path.is_dir():
       kind = 'is not a folder' if path.exists() else 'does not exist'
       raise FolderError(f'The folder of {self.holds}, {path}, {kind}. {self.how()}')
@@ -86,9 +88,13 @@ def folders() -> dict[str, Folder]:
 
 
 def set_folder(name: str, path: str | os.PathLike) -> None:
-  """Names a folder for this process and those it starts; stronger than the environment was."""
+  """Names a folder, also one in a bucket, for this process and those it starts.
+
+  It is stronger than what the environment said.
+  """
   if name not in _FOLDERS:
     raise FolderError(
       f'No folder {name!r} is declared.{nearest(name, _FOLDERS)} Declared: {listing(_FOLDERS)}.'
     )
-  os.environ[_FOLDERS[name].environment] = str(Path(path).expanduser().absolute())
+  absolute = str(path) if is_url(path) else str(Path(path).expanduser().absolute())
+  os.environ[_FOLDERS[name].environment] = absolute

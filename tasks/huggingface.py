@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face that already lie on disk, as Parquet, Arrow or JSONL; no network.
+"""Data sets of Hugging Face that lie on disk or in a bucket, as Parquet, Arrow or JSONL.
 
 Found are what `load_dataset(...).save_to_disk` writes, a copy of a repository of the hub, and
 plain folders or single files. Rows are read some at a time, shard after shard in order, so memory
@@ -14,21 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flan_jax.tasks.columnar import check_columns, columnar_rows
 from flan_jax.tasks.folders import FileInFolder, FolderError
+from flan_jax.tasks.paths import data_path
 from flan_jax.tasks.readers import DataError, json_objects
 from flan_jax.tasks.rows import Availability, Row, Source, row_id
 from flan_jax.tasks.sources import JSONL
 
 from flan_jax.naming import listing, nearest
 
-_BATCH = 1000  # rows that are Python objects at a time
 _KINDS = ('.parquet', '.arrow', '.jsonl')
 _OF = re.compile(r'-(\d{5,})-of-(\d{5,})$')
 
 
 @dataclass(frozen=True)
 class HuggingFace(Source):
-  """One split of a data set on disk.
+  """One split of a data set, on disk or in a bucket.
 
   path: its folder, or a single file. config: a folder (or file) in it, or in its data/, for sets
   of several parts. columns: those to read, all by default.
@@ -42,7 +43,7 @@ class HuggingFace(Source):
   def root(self) -> Path:
     """Returns the folder, asking for it if it is named later."""
     if isinstance(self.path, str | os.PathLike):
-      return Path(self.path).expanduser()
+      return data_path(self.path)
     return self.path.path()
 
   def shards(self) -> tuple[Path, ...]:
@@ -186,60 +187,11 @@ def _splits(place: Path) -> Iterator[str]:
 def _read(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (row number from 1, fields) of one shard; a shard may have no rows."""
   if path.suffix != '.jsonl':
-    yield from _columnar(path, columns)
+    yield from columnar_rows(path, columns)
     return
   for number, fields in json_objects(path):
-    _check_columns(f'{path} line {number}', columns, list(fields))
+    check_columns(f'{path} line {number}', columns, list(fields))
     yield number, {name: fields[name] for name in columns} if columns else fields
-
-
-def _columnar(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields (row number from 1, fields) of a Parquet or Arrow file."""
-  try:
-    import pyarrow
-    import pyarrow.ipc
-    import pyarrow.parquet
-  except ImportError as e:
-    raise DataError(f'Reading {path} needs pyarrow; pip install pyarrow.') from e
-  number = 0
-  batches = _parquet_batches if path.suffix == '.parquet' else _arrow_batches
-  try:
-    for batch in batches(pyarrow, path, columns):
-      for start in range(0, batch.num_rows, _BATCH):
-        for fields in batch.slice(start, _BATCH).to_pylist():
-          number += 1
-          yield number, fields
-  except (pyarrow.ArrowException, OSError) as e:
-    reason = (str(e).splitlines() or ['it is empty'])[0].rstrip('.')
-    kind = path.suffix[1:].title()
-    raise DataError(f'{path} is damaged or not {kind} (after {number} rows): {reason}.') from e
-
-
-def _parquet_batches(pyarrow: Any, path: Path, columns: tuple[str, ...] | None) -> Iterator[Any]:
-  # By default the whole file would be fetched ahead, and a whole row group without a buffer size.
-  with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
-    _check_columns(path, columns, file.schema_arrow.names)
-    yield from file.iter_batches(_BATCH, columns=list(columns) if columns else None)
-
-
-def _arrow_batches(pyarrow: Any, path: Path, columns: tuple[str, ...] | None) -> Iterator[Any]:
-  """Yields the batches of a stream (what `datasets` writes) or of a file with a footer."""
-  with pyarrow.memory_map(str(path)) as file:
-    footer = file.read(6) == b'ARROW1'
-    file.seek(0)
-    reader = pyarrow.ipc.open_file(file) if footer else pyarrow.ipc.open_stream(file)
-    _check_columns(path, columns, reader.schema.names)
-    batches = map(reader.get_batch, range(reader.num_record_batches)) if footer else reader
-    for batch in batches:
-      yield batch.select(list(columns)) if columns else batch
-
-
-def _check_columns(where: Path | str, columns: tuple[str, ...] | None, known: list[str]) -> None:
-  for name in columns or ():
-    if name not in known:
-      raise DataError(
-        f'{where} has no column {name!r}.{nearest(name, known)} Columns: {", ".join(known)}.'
-      )
 
 
 def _joined(hashes: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from flan_jax.tasks.collection import MAX_CHARACTERS, UNKNOWN_LICENCE, CollectionTask, table, words
 from flan_jax.tasks.folders import FileInFolder, folder
-from flan_jax.tasks.readers import DataError
+from flan_jax.tasks.readers import DataError, cannot_read
 from flan_jax.tasks.rows import Row
 from flan_jax.tasks.sources import FileSource
 
@@ -139,7 +139,7 @@ def load_file(path: Path) -> dict[str, Any]:
   try:
     task = json.loads(path.read_bytes())
   except OSError as e:
-    raise DataError(f'Cannot read {path}: {e.strerror}.') from e
+    raise cannot_read(path, e) from e
   except UnicodeDecodeError as e:
     raise DataError(f'{path} is not UTF-8 at byte {e.start + 1}; save it as UTF-8.') from e
   except json.JSONDecodeError as e:

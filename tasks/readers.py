@@ -1,7 +1,7 @@
-"""Lines, JSON and tables read from disk, with errors that name file, line and column.
+"""Lines, JSON and tables of text, with errors that name file, line and column.
 
-Used by sources.py. Files are read as bytes and split at newlines only, so a line number is the
-one an editor shows, and a wrong byte is found where it stands.
+Used by sources.py. Files are read line by line, as bytes split at newlines only: a line number is
+the one an editor shows, a wrong byte is found where it stands, and one line is in memory at a time.
 """
 
 import csv
@@ -16,6 +16,12 @@ from flan_jax.naming import nearest
 
 class DataError(ValueError):
   """A row or file of data that cannot be used; the message says where it is."""
+
+
+def cannot_read(path: Path, error: OSError) -> DataError:
+  """Names a file that the system does not give; file systems of buckets say why in other words."""
+  missing = 'No such file or directory' if isinstance(error, FileNotFoundError) else str(error)
+  return DataError(f'Cannot read {path}: {error.strerror or missing}.')
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -43,13 +49,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 def _raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
   """Yields (line number, offset in the file, bytes)."""
   try:
-    with open(path, 'rb') as file:
+    with path.open('rb') as file:
       offset = 0
       for number, raw in enumerate(file, start=1):
         yield number, offset, raw
         offset += len(raw)
   except OSError as e:
-    raise DataError(f'Cannot read {path}: {e.strerror}.') from e
+    raise cannot_read(path, e) from e
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -124,35 +130,6 @@ def csv_rows(
       yield reader.line_num, dict(zip(header, cells, strict=True))
   except csv.Error as e:
     raise DataError(f'{path} line {reader.line_num} is not CSV: {e}.') from e
-
-
-def parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields (row number from 1, fields) of a Parquet file, a thousand rows in memory at a time."""
-  try:
-    import pyarrow
-    import pyarrow.parquet
-  except ImportError as e:
-    raise DataError(f'Reading {path} needs pyarrow; pip install pyarrow.') from e
-  if not path.is_file():
-    raise DataError(f'Cannot read {path}: No such file or directory.')
-  number = 0
-  try:
-    with pyarrow.parquet.ParquetFile(path) as file:
-      known = file.schema_arrow.names
-      for name in columns or ():
-        if name not in known:
-          raise DataError(
-            f'{path} has no column {name!r}.{nearest(name, known)} Columns: {", ".join(known)}.'
-          )
-      for batch in file.iter_batches(batch_size=1000, columns=list(columns) if columns else None):
-        for fields in batch.to_pylist():
-          number += 1
-          yield number, fields
-  except (pyarrow.ArrowException, OSError) as e:
-    reason = str(e).splitlines()[0].rstrip('.')
-    raise DataError(f'{path} is damaged or not Parquet (after {number} rows): {reason}.') from e
-  if not number:
-    raise DataError(f'{path} is empty; it must hold at least one row.')
 
 
 def _check_header(path: Path, number: int, header: Sequence[str], columns: Sequence[str]) -> None:

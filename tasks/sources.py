@@ -1,8 +1,8 @@
 """Where examples come from: TFDS, JSONL, TSV, CSV, Parquet, or a Python function.
 
 Each source is a frozen description of the rows of one split and reads nothing until `rows()` is
-called. How a validation split is cut from train is in splits.py, what a task does with the
-fields in instruction.py.
+called, then some rows at a time. Files lie on disk or in a bucket (paths.py). How a validation
+split is cut from train is in splits.py, what a task does with the fields in instruction.py.
 """
 
 import abc
@@ -14,8 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flan_jax.tasks.columnar import columnar_rows
 from flan_jax.tasks.folders import FileInFolder, FolderError
-from flan_jax.tasks.readers import DataError, csv_rows, json_objects, parquet_rows, tsv_rows
+from flan_jax.tasks.paths import data_path, is_url
+from flan_jax.tasks.readers import DataError, cannot_read, csv_rows, json_objects, tsv_rows
 from flan_jax.tasks.rows import Availability, Row, Source, row_id
 
 Numbered = Iterator[tuple[int, dict[str, Any]]]
@@ -30,7 +32,7 @@ class FileSource(Source):
   def location(self) -> Path:
     """Returns the file's path, asking for its folder if that is named later."""
     if isinstance(self.path, str | os.PathLike):
-      return Path(self.path).expanduser()
+      return data_path(self.path)
     return self.path.path()
 
   @abc.abstractmethod
@@ -53,7 +55,7 @@ class FileSource(Source):
   def available(self) -> Availability:
     try:
       path = self.location()
-    except FolderError as e:
+    except (FolderError, DataError) as e:
       return Availability(False, str(e), self.how_to_get or str(e))
     if path.is_file():
       return Availability(True)
@@ -62,10 +64,11 @@ class FileSource(Source):
   def fingerprint(self) -> str:
     path = self.location()
     try:
-      stat = path.stat()
-      return _file_hash(path, stat.st_size, stat.st_mtime_ns)
+      stat: Any = path.stat()
+      stamp = (stat.length, stat.mtime) if is_url(path) else (stat.st_size, stat.st_mtime_ns)
+      return _file_hash(path, stamp)
     except OSError as e:
-      raise DataError(f'Cannot read {path}: {e.strerror}.') from e
+      raise cannot_read(path, e) from e
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Parquet(FileSource):
   columns: tuple[str, ...] | None = None
 
   def _read(self, path: Path) -> Numbered:
-    return parquet_rows(path, self.columns)
+    return columnar_rows(path, self.columns)
 
 
 @dataclass(frozen=True)
@@ -209,15 +212,16 @@ class TFDS(Source):
   def available(self) -> Availability:
     get = self.how_to_get or f'Get it with: tfds build {self.id.split(":")[0]}'
     # Importing TFDS takes seconds, and there are many that were never prepared.
-    folder = Path(self.data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
-    if not (folder.expanduser() / self.id.split('/')[0].split(':')[0]).is_dir():
-      return Availability(False, f'{self.id} is not prepared in {folder}.', get)
+    folder = self.data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
     try:
-      builder = self._builder()
+      prepared = data_path(folder) / self.id.split('/')[0].split(':')[0]
+      if prepared.is_dir():
+        folder = self._builder().data_dir
+        prepared = data_path(folder)
     except DataError as e:
       return Availability(False, str(e), get)
-    if not Path(builder.data_dir).is_dir():
-      return Availability(False, f'{self.id} is not prepared in {builder.data_dir}.', get)
+    if not prepared.is_dir():
+      return Availability(False, f'{self.id} is not prepared in {folder}.', get)
     return Availability(True)
 
   def fingerprint(self) -> str:
@@ -260,8 +264,8 @@ def _plain(value: Any, place: str) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _file_hash(path: Path, size: int, modified: int) -> str:
-  """Hashes a file's content; asked again only when its size or time changed."""
-  del size, modified
-  with open(path, 'rb') as file:
+def _file_hash(path: Path, stamp: tuple[int, int]) -> str:
+  """Hashes a file's content; asked again only when its size or time, the stamp, changed."""
+  del stamp
+  with path.open('rb') as file:
     return 'sha256:' + hashlib.file_digest(file, 'sha256').hexdigest()

@@ -6,6 +6,7 @@ in files.py.
 """
 
 import csv
+import io
 import itertools
 import json
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flan_jax.tasks.readers import DataError, json_objects, lines
+from flan_jax.tasks.readers import DataError, cannot_read, json_objects, lines
 
 from flan_jax.naming import listing, nearest
 
@@ -177,7 +178,7 @@ def load_json(path: Path) -> Any:
   try:
     return json.loads(path.read_bytes())
   except OSError as e:
-    raise DataError(f'Cannot read {path}: {e.strerror}.') from e
+    raise cannot_read(path, e) from e
   except json.JSONDecodeError as e:
     raise DataError(f'{path} line {e.lineno} column {e.colno} is not JSON: {e.msg}.') from e
   except (RecursionError, ValueError) as e:  # nested too deep; not UTF-8
@@ -204,11 +205,11 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     yield from lines(path)
     return
   try:
-    with open(path, encoding=encoding, newline='\n') as file:
+    with io.TextIOWrapper(path.open('rb'), encoding=encoding, newline='\n') as file:
       for number, text in enumerate(file, start=1):
         yield number, text.rstrip('\r\n')
   except OSError as e:
-    raise DataError(f'Cannot read {path}: {e.strerror}.') from e
+    raise cannot_read(path, e) from e
 
 
 def _first_character(path: Path) -> str:

@@ -2,9 +2,11 @@ import csv
 import io
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
+from bucket import serve
 from flan_jax.tasks.folders import FolderError, folder, folders, set_folder
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.sources import CSV, JSONL, TFDS, TSV, GeneratorSource, Parquet, as_splits
@@ -166,8 +168,39 @@ def test_parquet_gives_rows_and_names_what_is_wrong(tmp_path):
   damaged.write_bytes(path.read_bytes()[:-20])
   fails(Parquet(damaged), f'{damaged} is damaged or not Parquet (after 0 rows)')
   pyarrow.parquet.write_table(table.slice(0, 0), damaged)
-  fails(Parquet(damaged), 'is empty')
+  fails(Parquet(damaged), 'has no rows')
   fails(Parquet(tmp_path / 'c.parquet'), 'Cannot read', 'No such file')
+
+
+@pytest.mark.parametrize('kind', ['jsonl', 'csv', 'parquet'])
+@pytest.mark.parametrize('place', ['disk', 'bucket'])
+def test_memory_does_not_grow_with_the_file(tmp_path, kind, place):
+  pyarrow = pytest.importorskip('pyarrow')
+  path, rows = tmp_path / f'b/a.{kind}', [{'q': f'{i:06d}' + 'x' * 994} for i in range(16_000)]
+  path.parent.mkdir()
+  if kind == 'parquet':  # all in one row group
+    table = pyarrow.Table.from_pylist(rows)
+    write_table = pytest.importorskip('pyarrow.parquet').write_table
+    write_table(table, path, compression='none', use_dictionary=False)
+    del table
+  else:
+    lines = [json.dumps(row) if kind == 'jsonl' else row['q'] for row in rows]
+    path.write_text('q\n' * (kind == 'csv') + '\n'.join(lines))
+    del lines
+  del rows
+  serve(tmp_path)
+  source = {'jsonl': JSONL, 'csv': CSV, 'parquet': Parquet}[kind](
+    path if place == 'disk' else f's3://b/a.{kind}'
+  )
+  before, most = pyarrow.total_allocated_bytes(), 0
+  tracemalloc.start()
+  for row in source.rows():
+    if row.fields['q'].startswith('999', 3):
+      most = max(most, pyarrow.total_allocated_bytes() - before)
+  python = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert row.fields['q'].startswith('015999') and path.stat().st_size > 16_000_000
+  assert most + python < 8_000_000
 
 
 @pytest.mark.parametrize('kind', [JSONL, CSV])
