@@ -160,7 +160,8 @@ def examine(config: ContaminationConfig, out: Console | None = None) -> Contamin
       task = cache.TaskCache.open(config.cache_dir, name, config.split)
       tally = _Tally(name, index, config.samples)
       for number in range(task.num_examples):
-        inputs, targets = (vocabulary.decode(ids.tolist()) for ids in task.example(number))
+        input_ids, target_ids = task.example(number)
+        inputs, targets = vocabulary.decode_prompt(input_ids), vocabulary.decode(target_ids)
         tally.add(task, number, words_of(f'{inputs}\n{targets}'))
         advance(name)
       tallies.append(tally)

@@ -179,7 +179,7 @@ def render(
       RenderedExample(
         id=metadata.get('id', str(index)),
         template=metadata.get('template', ''),
-        inputs=vocabulary.decode(_kept(inputs, limits['inputs'])),
+        inputs=vocabulary.decode_prompt(vocabulary.cut_prompt(inputs, limits['inputs'])),
         targets=vocabulary.decode(_kept(targets, limits['targets'])),
         answer=str(metadata.get('answer', '')),
         input_tokens=len(inputs),
@@ -192,7 +192,7 @@ def render(
 
 
 def _kept(ids: np.ndarray, limit: int) -> list[int]:
-  """What the loader keeps of an example: of one too long, the last place is for EOS."""
+  """What the loader keeps of targets: of those too long, the last place is for EOS."""
   return ids.tolist() if len(ids) <= limit else ids[: limit - 1].tolist()
 
 

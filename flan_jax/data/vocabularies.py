@@ -124,6 +124,8 @@ def choose_chat_template(vocabulary: Vocabulary, choice: str | None) -> Vocabula
     return vocabulary.with_chat_template(None)
   if choice == 'model':
     if vocabulary.model_chat_template is None:
+      if vocabulary.chat:  # as an importer or a cache has it
+        return vocabulary
       raise ValueError(
         f'The {vocabulary.kind} vocabulary came without a chat template; give the path of one, or '
         "'none'."

@@ -115,14 +115,14 @@ def evaluate(
   examples = [
     example
     for task, data in caches.items()
-    for example in _choose(data, config, vocabulary.eos_id, truncated[task])
+    for example in _choose(data, config, vocabulary, truncated[task])
   ]
   outputs = _run(model, config, examples, vocabulary, progress)
   rows: dict[str, list[scoring.Row]] = {task: [] for task in caches}
   for example, (tokens, sums) in zip(examples, outputs, strict=True):
     rows[example.task].append(
       scoring.Row(
-        inputs=vocabulary.decode(example.inputs),
+        inputs=vocabulary.decode_prompt(example.inputs),
         target=vocabulary.decode(example.targets),
         generated=vocabulary.decode(tokens),
         metadata=caches[example.task].metadata(example.index),
@@ -195,7 +195,7 @@ def _check_vocabulary(cache_dir, vocabulary) -> None:
     )
 
 
-def _choose(data, config, eos_id, truncated) -> list[_Example]:
+def _choose(data, config, vocabulary, truncated) -> list[_Example]:
   """The examples of a task to evaluate, in the order of the data; counts those that are cut."""
   indices = np.arange(data.num_examples)
   if config.max_examples_per_task is not None and len(indices) > config.max_examples_per_task:
@@ -206,8 +206,8 @@ def _choose(data, config, eos_id, truncated) -> list[_Example]:
     inputs, targets = data.example(index)
     truncated['inputs'] += len(inputs) > config.lengths['inputs']
     truncated['targets'] += len(targets) > config.lengths['targets']
-    inputs = batching.cut(inputs, config.lengths['inputs'], eos_id)
-    targets = batching.cut(targets, config.lengths['targets'], eos_id)
+    inputs = vocabulary.cut_prompt(inputs, config.lengths['inputs'])
+    targets = batching.cut(targets, config.lengths['targets'], vocabulary.eos_id)
     examples.append(_Example(data.task, index, inputs, targets))
   return examples
 
