@@ -26,6 +26,7 @@ ROLES = {
   'layers': 'batch',
   'buckets': 'none',
   'norm': 'none',
+  'lora_rank': 'none',
 }
 FACTORING = ('by_size', 'by_axes', 'none')
 

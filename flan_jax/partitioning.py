@@ -38,6 +38,7 @@ _UNSHARDED = {
   'buckets': None,
   'norm': None,
   'layers': None,
+  'lora_rank': None,
 }
 _ACTIVATIONS = {'batch': ('data', 'fsdp'), 'length': 'sequence'}
 _TENSOR = {

@@ -16,11 +16,11 @@ from flan_jax.models.layers import (
   drop,
   normal,
   parameter,
-  product,
   softcap,
   uniform,
   zeros,
 )
+from flan_jax.models.lora import add_adapters, project
 from flan_jax.models.rope import Rotation, rotate
 from flan_jax.partitioning import layout, out, shard
 
@@ -52,6 +52,7 @@ class Attention(nnx.Module):
     if config.qk_norm:
       self.query_norm = Norm(config, rngs, head_dim)
       self.key_norm = Norm(config, rngs, head_dim)
+    add_adapters(self, config.lora, rngs)
     self.config = config
 
   def project_kv(
@@ -61,8 +62,9 @@ class Attention(nnx.Module):
 
     `rotation` is that of the keys' positions, or None.
     """
-    keys = self._project(x, self.key, 'kv_heads')
-    values = self._project(x, self.value, 'kv_heads')
+    x = shard(x, 'batch', 'kv_length', 'act_embed')
+    axes = ('batch', 'kv_length', 'act_heads', None)
+    keys, values = project(self, 'key', x, *axes), project(self, 'value', x, *axes)
     if self.config.qkv_bias:
       keys = keys + self.key_bias[...].astype(x.dtype)
       values = values + self.value_bias[...].astype(x.dtype)
@@ -97,7 +99,7 @@ class Attention(nnx.Module):
     Returns:
       [batch, length, embed], before the residual is added.
     """
-    query = self._project(x, self.query, 'heads')
+    query = project(self, 'query', x, 'batch', 'length', 'act_heads', None)
     if self.config.qkv_bias:
       query = query + self.query_bias[...].astype(x.dtype)
     if self.config.qk_norm:
@@ -124,15 +126,7 @@ class Attention(nnx.Module):
     weights = drop(weights, scale)
     heads_layout = out('batch', 'length', 'act_heads', None)
     heads = jnp.einsum('bnts,bsnh->btnh', weights, values, out_sharding=heads_layout)
-    kernel = shard(self.output[...].astype(x.dtype), 'heads', None, 'act_embed')
-    return product(heads, kernel, out('batch', 'length', 'act_embed'))
-
-  def _project(self, x, kernel, heads_axis):
-    kernel = shard(kernel[...].astype(x.dtype), 'act_embed', heads_axis, None)
-    length = 'length' if heads_axis == 'heads' else 'kv_length'
-    if length == 'kv_length':
-      x = shard(x, 'batch', 'kv_length', 'act_embed')
-    return product(x, kernel, out('batch', length, 'act_heads', None))
+    return project(self, 'output', heads, 'batch', 'length', 'act_embed')
 
 
 @jax.custom_vjp

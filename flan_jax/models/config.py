@@ -11,6 +11,7 @@ from typing import Any
 # projection (arXiv:2002.05202); T5 1.0 has one projection and relu.
 ACTIVATIONS = ('gated_gelu', 'gated_silu', 'relu')
 DTYPES = ('float32', 'bfloat16')
+KERNELS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 NORMS = ('rms', 'layer_norm')
 POSITIONS = ('relative_bias', 'rope')
 REMAT_POLICIES = ('none', 'minimal', 'full')
@@ -49,6 +50,32 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+  """Low-rank adapters beside the kernels of every layer (arXiv:2106.09685).
+
+  Attributes:
+    rank: columns of the narrow matrices.
+    alpha: what an adapter adds is multiplied by alpha / rank.
+    targets: kernels that have one, of those in KERNELS.
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...] = KERNELS
+
+  def __post_init__(self):
+    if isinstance(self.targets, list):
+      object.__setattr__(self, 'targets', tuple(self.targets))
+    for target in self.targets:
+      _check_choice('Lora.targets', target, KERNELS)
+    if type(self.rank) is not int or self.rank < 1 or not self.alpha > 0 or not self.targets:
+      raise ValueError(
+        f'Lora(rank={self.rank}, alpha={self.alpha}, targets={self.targets}) adds nothing; give a '
+        'rank of 1 or more, an alpha above 0 and at least one target.'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
   """Sizes and choices of an encoder-decoder or a decoder-only Transformer.
 
@@ -81,6 +108,7 @@ class TransformerConfig:
     norm: 'rms', or 'layer_norm' without bias (PaLM).
     norm_epsilon: added to the mean square or variance.
     norm_plus_one: multiply by 1 + scale instead of scale (Gemma).
+    lora: adapters beside the kernels, or None.
     dropout_rate: share of activations dropped when a dropout key is given.
     tie_embeddings: whether logits come from the input embedding instead of a matrix of their own.
     scale_tied_logits: multiply what meets a tied embedding by embed_dim ** -0.5 (T5 1.0, PaLM).
@@ -123,6 +151,7 @@ class TransformerConfig:
   norm: str = 'rms'
   norm_epsilon: float = 1e-6
   norm_plus_one: bool = False
+  lora: Lora | None = None
   dropout_rate: float = 0.0
   tie_embeddings: bool = False
   scale_tied_logits: bool = True
@@ -187,7 +216,7 @@ class TransformerConfig:
 
 
 def parameter_count(config: TransformerConfig) -> int:
-  """How many numbers the parameters of `config` hold, padded vocabulary included."""
+  """How many numbers the parameters of `config` hold, padded vocabulary included, no adapters."""
   heads, kv_heads = config.num_heads * config.head_dim, config.kv_heads * config.head_dim
   attention = 2 * config.embed_dim * (heads + kv_heads)
   attention += config.qkv_bias * (heads + 2 * kv_heads) + config.qk_norm * 2 * config.head_dim
@@ -246,6 +275,9 @@ def _from_json(config: TransformerConfig) -> None:
   scaling: Any = config.rope_scaling
   if isinstance(scaling, Mapping):
     object.__setattr__(config, 'rope_scaling', RopeScaling(**scaling))
+  lora: Any = config.lora
+  if isinstance(lora, Mapping):
+    object.__setattr__(config, 'lora', Lora(**lora))
 
 
 def _check_windows(config: TransformerConfig) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a layer that are not attention: parameters, norm, dropout, embedding, feed-forward.
+"""What layers are made of: parameters, matrix products, norm, dropout, embedding.
 
 Every parameter is made by `parameter`, which lays it on the mesh and keeps its logical axes.
 """
@@ -184,39 +184,3 @@ class Embedding(nnx.Module):
     if self.config.scale_embeddings:
       rows = rows * math.sqrt(self.config.embed_dim)
     return rows.astype(self.config.dtype)
-
-
-_GATES: dict[str, Callable[[jax.Array], jax.Array]] = {
-  # The tanh form, as T5X and Hugging Face ('gelu_new') have it.
-  'gated_gelu': lambda x: jax.nn.gelu(x, approximate=True),
-  'gated_silu': jax.nn.silu,
-}
-
-
-class Mlp(nnx.Module):
-  """The feed-forward layer: activation(x gate) * (x up), or activation(x up), then down."""
-
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-    embed, mlp = config.embed_dim, config.mlp_dim
-    widen = truncated_normal(1 / math.sqrt(embed))
-    if config.activation.startswith('gated'):
-      self.gate = parameter(rngs, widen, (embed, mlp), ('embed', 'mlp'))
-    self.up = parameter(rngs, widen, (embed, mlp), ('embed', 'mlp'))
-    narrow = truncated_normal(1 / math.sqrt(mlp))
-    self.down = parameter(rngs, narrow, (mlp, embed), ('mlp', 'embed'))
-    self.config = config
-
-  def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-    """[batch, length, embed] -> the same; `scale` [batch, 1, mlp] drops hidden units."""
-    hidden = self._widen(x, self.up)
-    if self.config.activation == 'relu':
-      hidden = jax.nn.relu(hidden)
-    else:
-      hidden = _GATES[self.config.activation](self._widen(x, self.gate)) * hidden
-    hidden = drop(hidden, scale)
-    down = shard(self.down[...].astype(x.dtype), 'mlp', 'act_embed')
-    return product(hidden, down, out('batch', 'length', 'act_embed'))
-
-  def _widen(self, x, kernel):
-    kernel = shard(kernel[...].astype(x.dtype), 'act_embed', 'mlp')
-    return product(x, kernel, out('batch', 'length', 'act_mlp'))

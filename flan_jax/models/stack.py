@@ -10,7 +10,8 @@ from flax import nnx
 
 from flan_jax.models.attention import Attention, RelativeBias
 from flan_jax.models.config import TransformerConfig
-from flan_jax.models.layers import Mlp, Norm, drop, dropout_scales
+from flan_jax.models.layers import Norm, drop, dropout_scales
+from flan_jax.models.mlp import Mlp
 from flan_jax.models.rope import Rotation
 
 _REMAT = {
