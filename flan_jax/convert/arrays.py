@@ -45,6 +45,10 @@ class Layout:
     """The shape of their array."""
     return self._shape(self.theirs)
 
+  def our_shape(self) -> tuple[int, ...]:
+    """The shape of ours, without what pads it."""
+    return self._shape(self.ours)
+
   def fill(self, out: np.ndarray, stored: Stored, index: Sequence[slice]) -> None:
     """Writes the part `index` of our array to `out`, where `out` has its shape or is longer."""
     bounds = self._bounds(index)
@@ -74,7 +78,7 @@ class Layout:
   def _bounds(self, index) -> dict[str, tuple[int, int]]:
     """First and last + 1 of every axis; what pads ours beyond theirs is left out."""
     bounds = {}
-    for group, size, part in zip(self.ours, self._shape(self.ours), index, strict=True):
+    for group, size, part in zip(self.ours, self.our_shape(), index, strict=True):
       start, stop, _ = part.indices(size)
       if len(group) > 1 and (start, stop) != (0, size):
         raise ValueError(f'An axis made of {group} cannot be split over devices.')

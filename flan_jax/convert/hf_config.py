@@ -16,13 +16,13 @@ from flan_jax.naming import some, unknown
 
 
 def read_config(
-  values: Mapping[str, Any], title: str, arrays: Collection[str]
+  values: Mapping[str, Any], where: str, arrays: Collection[str]
 ) -> tuple[Family, TransformerConfig]:
   """The architecture and configuration of a Hugging Face folder.
 
   Args:
     values: of its config.json.
-    title: names the folder in errors.
+    where: names the file in errors.
     arrays: names of the arrays in its files: T5's fields do not say whether logits are tied.
 
   Raises:
@@ -34,9 +34,9 @@ def read_config(
     values = {'architectures': values.get('architectures'), **text}
   model_type = values.get('model_type')
   if model_type not in FAMILIES:
-    raise ConvertError(f'{title}: {unknown("model_type", str(model_type), FAMILIES)}')
+    raise ConvertError(f'{where}: {unknown("model_type", str(model_type), FAMILIES)}')
   family = FAMILIES[model_type]
-  fields = Fields(values, title, arrays)
+  fields = Fields(values, where, arrays)
   architectures = values.get('architectures') or family.architectures
   if not set(architectures) & set(family.architectures):
     raise fields.unsupported('architectures', architectures, family.architectures)
@@ -45,7 +45,7 @@ def read_config(
   except ConvertError:
     raise
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
-    raise ConvertError(f'{title}: config.json describes no model: {e!r}') from e
+    raise ConvertError(f'{where} describes no model: {e!r}') from e
 
 
 def _read(family: Family, fields: Fields) -> dict[str, Any]:
@@ -82,7 +82,10 @@ def write_config(config: TransformerConfig) -> tuple[Family, dict[str, Any]]:
       values |= part.write(config)
     # What is written says all that the model is, if it is read back as the same.
     arrays = () if config.tie_embeddings else ('lm_head.weight',)
-    read = _meaning(read_config(values, family.model_type, arrays)[1])
+    try:
+      read = _meaning(read_config(values, family.model_type, arrays)[1])
+    except ConvertError:
+      continue  # it has no word for a value
     differs = [name for name, value in _meaning(config).items() if value != read[name]]
     if not differs:
       return family, values

@@ -142,7 +142,7 @@ FAMILIES = {
         'mlp_bias': (False,),
         'rope_interleaved': (False,),
       },
-      parts=(hf_fields.ROPE,),
+      parts=(hf_fields.ROPE, hf_fields.LLAMA_LENGTH),
       fixed=_DECODER_FIXED,
     ),
     Family(

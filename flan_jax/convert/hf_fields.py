@@ -40,15 +40,15 @@ NEVER = {
 class Fields:
   """The fields of one config.json, each taken once, so that none is passed over."""
 
-  def __init__(self, values: Mapping[str, Any], title: str, arrays: Collection[str]):
+  def __init__(self, values: Mapping[str, Any], where: str, arrays: Collection[str]):
     self._left = dict(values)
-    self._title = title
+    self._where = where
     self.arrays = arrays
 
   def take(self, name: str, *default: Any) -> Any:
     """The value of a field, or the default if one is given."""
     if name not in self._left and not default:
-      raise ConvertError(f'{self._title}: config.json has no {name}, which its model_type needs.')
+      raise ConvertError(f'{self._where} has no {name}, which a model of its kind needs.')
     return self._left.pop(name, *default)
 
   def only(self, name: str, allowed: tuple) -> None:
@@ -59,7 +59,7 @@ class Fields:
 
   def unsupported(self, name: str, value: Any, allowed: Collection[Any]) -> ConvertError:
     return ConvertError(
-      f'{self._title}: config.json has {name}={value!r}, which flan_jax does not support; it knows '
+      f'{self._where} has {name}={value!r}, which flan_jax does not support; it knows '
       f'{some(repr(choice) for choice in allowed)}.'
     )
 
@@ -70,7 +70,7 @@ class Fields:
     left = sorted(set(left) - _IRRELEVANT)
     if left:
       raise ConvertError(
-        f'{self._title}: config.json has fields that flan_jax does not know: {some(left)}. '
+        f'{self._where} has fields that flan_jax does not know: {some(left)}. '
         'Take them out if they leave the logits as they are.'
       )
 
@@ -128,6 +128,10 @@ def _read_mt5_tying(fields, ours):
   return {'tie_embeddings': not own, 'scale_tied_logits': own}
 
 
+def _write_mt5_tying(config):
+  return {'tie_word_embeddings': config.tie_embeddings}
+
+
 def _read_scaling(fields, name, values) -> RopeScaling | None:
   """A rope_scaling of version 4, or what version 5 has beside rope_theta."""
   values = dict(values or {})
@@ -175,6 +179,13 @@ def _read_rope(fields, ours):
 def _write_rope(config):
   # As version 4 of transformers wrote it, which version 5 reads and version 4 would miss.
   return {'rope_theta': config.rope_theta, 'rope_scaling': _write_scaling(config.rope_scaling)}
+
+
+def _write_llama_length(config):
+  # Rope has no last position; servers ask for one. What a config.json says of it is not read.
+  scaling = config.rope_scaling
+  length = scaling.factor * scaling.original_length if scaling else 8192
+  return {'max_position_embeddings': int(length)}
 
 
 def _read_gemma3_rope(fields, ours):
@@ -249,7 +260,8 @@ def _write_query_scale(config):
 
 T5_ACTIVATION = Part(_read_t5_activation, _write_t5_activation)
 T5_TYING = Part(_read_t5_tying, _write_t5_tying)
-MT5_TYING = Part(_read_mt5_tying, _write_t5_tying)
+MT5_TYING = Part(_read_mt5_tying, _write_mt5_tying)
+LLAMA_LENGTH = Part(lambda fields, ours: {}, _write_llama_length)
 ROPE = Part(_read_rope, _write_rope)
 GEMMA3_ROPE = Part(_read_gemma3_rope, _write_gemma3_rope)
 GEMMA2_WINDOWS = Part(partial(_read_windows, every=2), _write_windows)

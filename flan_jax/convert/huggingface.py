@@ -47,14 +47,15 @@ def open_folder(folder: str | os.PathLike) -> Source:
   stored = {}
   for path in _weight_files(folder, title):
     stored |= _open_file(path)
-  family, config = read_config(values, title, stored)
+  family, config = read_config(values, f'{title}: {CONFIG}', stored)
   table = names.ungated(family.table) if config.activation == 'relu' else family.table
   embedding = table['token_embedding.table'].name
   copies = {f'{stack}.embed_tokens.weight': embedding for stack in ('encoder', 'decoder')}
   if config.tie_embeddings:
     copies[table['logits_kernel'].name] = embedding
+  read_vocabulary = functools.partial(_vocabulary, folder)
   return Source(
-    title, config, table, stored, copies=copies, unused=_UNUSED, vocabulary=_vocabulary(folder)
+    title, config, table, stored, copies=copies, unused=_UNUSED, read_vocabulary=read_vocabulary
   )
 
 

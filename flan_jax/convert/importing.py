@@ -18,6 +18,7 @@ from flax import nnx
 from flan_jax import checkpoints, metrics, partitioning
 from flan_jax.convert import arrays
 from flan_jax.convert.source import ConvertError, Source
+from flan_jax.data.vocabularies import Vocabulary
 from flan_jax.models.transformer import Transformer
 
 # Tokens that `generate`, `infer` and `evaluate` take and give unless told otherwise; Flan-T5's.
@@ -46,23 +47,36 @@ def load(source: Source) -> Transformer:
   return jax.tree.unflatten(jax.tree.structure(abstract), loaded)
 
 
-def import_checkpoint(source: Source, out: str | os.PathLike) -> Path:
+def import_checkpoint(
+  source: Source, out: str | os.PathLike, vocabulary: Vocabulary | None = None
+) -> Path:
   """Writes an opened checkpoint to the folder `out` as `train`, `infer` and `evaluate` read one.
+
+  Args:
+    source: the checkpoint.
+    out: folder to write; made if missing.
+    vocabulary: in place of the one that came with the checkpoint.
 
   Returns:
     The folder of its one step, 0.
 
   Raises:
-    ConvertError: the checkpoint is no whole model, or `out` holds checkpoints already.
+    ConvertError: the checkpoint is no whole model, the vocabulary is another's, or `out` holds
+      checkpoints already.
   """
   folder = Path(out) / 'checkpoints'
   if folder.is_dir() and any(folder.iterdir()):
     raise ConvertError(f'{folder} holds checkpoints already; give another --out.')
-  source.check_vocabulary()
+  vocabulary = vocabulary or source.read_vocabulary()
+  if vocabulary is not None and vocabulary.size > source.config.vocab_size:
+    raise ConvertError(
+      f'{source.title}: the vocabulary has {vocabulary.size:,} ids and the model embeddings for '
+      f'{source.config.vocab_size:,}; give the one that it was trained with.'
+    )
   with partitioning.use_mesh(_mesh(source.config.embed_dim)):
     model = load(source)
-    if source.vocabulary is not None:
-      source.vocabulary.save(Path(out) / 'vocabulary')
+    if vocabulary is not None:
+      vocabulary.save(Path(out) / 'vocabulary')
     meta = {'model': dataclasses.asdict(source.config), 'lengths': LENGTHS}
     config = checkpoints.CheckpointConfig(asynchronous=False)
     with checkpoints.Checkpoints(folder, config) as saved:

@@ -6,13 +6,13 @@ here, for all of them alike, before any of it is read.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from flan_jax.convert.arrays import Layout, Stored, num_layers, sizes
 from flan_jax.convert.names import Place, Table
+from flan_jax.data.vocabularies import Vocabulary
 from flan_jax.models.config import TransformerConfig
 from flan_jax.naming import some
 
@@ -34,7 +34,7 @@ class Source:
     stored: its arrays by name.
     copies: arrays that only repeat another, name -> the other's name.
     unused: regular expression of arrays that no text model needs.
-    vocabulary: what came with it, or None.
+    read_vocabulary: reads what came with it; None if nothing did.
   """
 
   title: str
@@ -43,7 +43,7 @@ class Source:
   stored: Mapping[str, Stored]
   copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
   unused: str = '$^'
-  vocabulary: Any = None
+  read_vocabulary: Callable[[], Vocabulary | None] = lambda: None
 
   def check(self, paths: Iterable[str]) -> None:
     """Refuses a checkpoint that is not exactly the parameters `paths` of the model.
@@ -83,14 +83,6 @@ class Source:
           f'{self.title}: {name} should repeat {self.copies[name]}, as its configuration ties the '
           'two, and does not; correct tie_word_embeddings, or copy both from one model.'
         )
-
-  def check_vocabulary(self) -> None:
-    """Refuses a vocabulary with more ids than the model has embeddings."""
-    if self.vocabulary is not None and self.vocabulary.size > self.config.vocab_size:
-      raise ConvertError(
-        f'{self.title}: the vocabulary has {self.vocabulary.size:,} ids and the model embeddings '
-        f'for {self.config.vocab_size:,}; give the vocabulary that it was trained with.'
-      )
 
 
 def place_names(place: Place, config: TransformerConfig, path: str) -> list[str]:
