@@ -20,6 +20,8 @@ Instruction-tune language models in JAX.
   flan-jax train --gin_file runs/demo.gin --cache_dir C --workdir W
   flan-jax report --workdir W                      one HTML page of the run
   flan-jax generate --checkpoint W "A question"
+  flan-jax import --from hf:DIR --out C            other programs' weights in
+  flan-jax export --checkpoint W --to hf:DIR       and ours out
 
 `flan-jax VERB --help` teaches each verb."""
 
@@ -280,6 +282,38 @@ def _add_use_verbs(verb) -> None:
   )
   _checkpoint_flags(p)
   p.add_argument('prompt', nargs='?', help='the prompt (default: read lines from standard input)')
+
+  p = verb(
+    'import',
+    "Reads another program's weights, for training to start from or to answer with.",
+    'flan-jax import --from hf:flan-t5-small --out flan_t5_small\n'
+    '  flan-jax train ... --gin.INITIAL_CHECKPOINT_PATH=\'"flan_t5_small"\'\n'
+    '  flan-jax generate --checkpoint flan_t5_small "Is 7 more than 5?"',
+  )
+  p.add_argument(
+    '--from',
+    dest='source',
+    metavar='FORMAT:PATH',
+    required=True,
+    help='hf:DIR, a Hugging Face folder with safetensors; t5x:DIR, a checkpoint of T5X; gguf:FILE, '
+    "llama.cpp's; llama2c:DIR, a model and vocabulary of llama2.c",
+  )
+  p.add_argument('--out', required=True, help='folder to write, as a workdir with one checkpoint')
+  p.add_argument(
+    '--vocabulary',
+    help="in place of the one that comes with the weights: 'bytes', a SentencePiece model, a "
+    'tokenizer.json or a folder with one (T5X has none of its own)',
+  )
+
+  p = verb(
+    'export',
+    'Writes a checkpoint as a folder that transformers loads: weights, configuration, vocabulary.',
+    'flan-jax export --checkpoint W --to hf:my_model',
+  )
+  p.add_argument('--checkpoint', required=True, help='a workdir, or W/checkpoints/STEP')
+  p.add_argument(
+    '--to', metavar='FORMAT:PATH', required=True, help='hf:DIR, a folder that is missing or empty'
+  )
 
   verb(
     'doctor', 'Says what is installed, which devices are seen, what is missing.', 'flan-jax doctor'

@@ -8,6 +8,7 @@ is plain Python.
 import dataclasses
 import difflib
 import inspect
+import keyword
 import logging
 import os
 import re
@@ -308,7 +309,8 @@ def console(argv: Sequence[str] | None = None) -> int:
       return programs.prepare(_with_macros(args, bindings))
     if args.verb == 'list':
       return programs.list_things(args, gin_folder(), model_parameters)
-    return getattr(programs, args.verb.replace('-', '_'))(args)
+    name = args.verb.replace('-', '_')
+    return getattr(programs, f'{name}_' if keyword.iskeyword(name) else name)(args)
   except (command_line.UsageError, ConfigError) as e:
     return _fail(e, 2, show_traceback)
   except KeyboardInterrupt as e:

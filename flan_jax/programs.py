@@ -302,6 +302,24 @@ def generate(args: Namespace) -> int:
   return 0
 
 
+def import_(args: Namespace) -> int:
+  """Reads another program's weights."""
+  from flan_jax.convert import formats, importing
+  from flan_jax.data import vocabularies
+
+  vocabulary = vocabularies.get_vocabulary(args.vocabulary) if args.vocabulary else None
+  importing.import_checkpoint(formats.open_source(args.source), args.out, vocabulary)
+  return 0
+
+
+def export(args: Namespace) -> int:
+  """Writes a checkpoint for other programs."""
+  from flan_jax.convert import exporting, formats
+
+  exporting.export_checkpoint(args.checkpoint, formats.target_folder(args.to))
+  return 0
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
   """A checkpoint ready to answer."""

@@ -73,6 +73,7 @@ def export_checkpoint(
     partial.replace(out)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+  print(f'{family.architectures[0]} in {out}.')
   return out
 
 

@@ -19,7 +19,9 @@ from flan_jax import checkpoints, metrics, partitioning
 from flan_jax.convert import arrays
 from flan_jax.convert.source import ConvertError, Source
 from flan_jax.data.vocabularies import Vocabulary
+from flan_jax.models.config import parameter_count
 from flan_jax.models.transformer import Transformer
+from flan_jax.naming import some
 
 # Tokens that `generate`, `infer` and `evaluate` take and give unless told otherwise; Flan-T5's.
 LENGTHS = {'inputs': 512, 'targets': 128}
@@ -40,6 +42,8 @@ def load(source: Source) -> Transformer:
   source.check(wanted)
   loaded = []
   with metrics.Progress('Reading', total=len(wanted)) as progress:
+    if left_out := source.left_out():
+      progress.say(f'{source.title}: left out, as no text model has it: {some(left_out, 4)}.')
     for path, x in wanted.items():
       read: Any = functools.partial(_read, source, path, x.shape)
       loaded.append(jax.make_array_from_callback(x.shape, x.sharding, read))
@@ -81,6 +85,9 @@ def import_checkpoint(
     config = checkpoints.CheckpointConfig(asynchronous=False)
     with checkpoints.Checkpoints(folder, config) as saved:
       saved.save(0, model, None, meta)
+  print(f'{parameter_count(source.config):,} parameters in {folder / "0"}.')
+  if vocabulary is None:
+    print('No vocabulary came with them: to answer or export, import with --vocabulary.')
   return folder / '0'
 
 

@@ -58,7 +58,8 @@ class Source:
       shape = Layout(place.layout, sizes(self.config, path)).their_shape()
       wanted |= dict.fromkeys(place_names(place, self.config, path), shape)
     copies = {name: wanted[other] for name, other in self.copies.items() if name in self.stored}
-    found = {n: x for n, x in self.stored.items() if not re.search(self.unused, n)}
+    left_out = set(self.left_out())
+    found = {name: x for name, x in self.stored.items() if name not in left_out}
     wrong_shape = [
       f'{name} {list(found[name].shape)} for {list(shape)}'
       for name, shape in (wanted | copies).items()
@@ -83,6 +84,10 @@ class Source:
           f'{self.title}: {name} should repeat {self.copies[name]}, as its configuration ties the '
           'two, and does not; correct tie_word_embeddings, or copy both from one model.'
         )
+
+  def left_out(self) -> list[str]:
+    """Names of the arrays that are not read."""
+    return [name for name in self.stored if re.search(self.unused, name)]
 
 
 def place_names(place: Place, config: TransformerConfig, path: str) -> list[str]:
