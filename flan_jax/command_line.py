@@ -152,7 +152,14 @@ def _add_data_verbs(verb) -> None:
   p.add_argument('--splits', default='train,validation', help='splits (default: %(default)s)')
   p.add_argument('--workers', type=int, help='processes (default: one a core)')
   p.add_argument('--seed', type=int, default=0, help='of templates and exemplars (default: 0)')
-  p.add_argument('--max_examples', type=int, help='at most so many examples a task and split')
+  p.add_argument('--max_examples', type=int, help='at most so many rows a task and split')
+  p.add_argument(
+    '--epochs',
+    type=int,
+    default=1,
+    help='examples of each training row, each in a wording of its own, so that a task repeated in '
+    'training does not repeat its words (default: %(default)s)',
+  )
   p.add_argument('--skip_missing', action='store_true', help='go on without sources not here')
   p.add_argument('--force', action='store_true', help='build again what is already there')
   p.add_argument(

@@ -154,6 +154,7 @@ def prepare(args: Namespace) -> int:
       skip_missing=args.skip_missing,
       seed=args.seed,
       max_examples=args.max_examples,
+      epochs=args.epochs,
       force=args.force,
       tasks_modules=_modules(args),
       licence=args.licence,

@@ -7,7 +7,7 @@ in any number of processes and in any order.
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -27,14 +27,16 @@ class TextExamples:
   """The examples of one split as text; may be iterated again, each time from the source.
 
   Yields dicts: id, template, inputs, targets, answer, and where the row has them options and
-  references (lists). `dropped` counts the rows left out in the latest pass, by reason. Another
-  `epoch` gives the same rows other wordings, exemplars and styles.
+  references (lists). `dropped` counts the rows left out in the latest pass, by reason.
+
+  Every epoch gives a row other wordings, exemplars and styles. With several `epochs` a row comes
+  once in each, one after the other, and says in which: epoch.
   """
 
-  def __init__(self, task: InstructionTask, split: str, epoch: int = 0):
+  def __init__(self, task: InstructionTask, split: str, epochs: Sequence[int] = (0,)):
     self.task = task
     self.split = split
-    self.epoch = epoch
+    self.epochs = epochs
     self.dropped: Counter = Counter()
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -45,20 +47,23 @@ class TextExamples:
     # Row numbers are unique as they are.
     named = any(source.id_field for source in task.sources.values())
     for row in _with_unique_ids(rows) if named else rows:
-      key = (task.name, row.id, task.seed, *((self.epoch,) if self.epoch else ()))
-      template = choose(task.templates, *key)
-      text = write(task, template, row, key)
-      example = {
-        'id': row.id,
-        'template': template.id,
-        'inputs': text.inputs,
-        'targets': text.targets,
-        'answer': text.answer,
-        **text.extra,
-      }
-      if prompts:
-        prompts.add_exemplars(example, template, row, key)
-      yield example
+      for epoch in self.epochs:
+        key = (task.name, row.id, task.seed, *((epoch,) if epoch else ()))
+        template = choose(task.templates, *key)
+        text = write(task, template, row, key)
+        example = {
+          'id': row.id,
+          'template': template.id,
+          'inputs': text.inputs,
+          'targets': text.targets,
+          'answer': text.answer,
+          **text.extra,
+        }
+        if len(self.epochs) > 1:
+          example['epoch'] = epoch
+        if prompts:
+          prompts.add_exemplars(example, template, row, key)
+        yield example
 
 
 @dataclass(frozen=True)

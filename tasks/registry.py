@@ -9,7 +9,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flan_jax.tasks.examples import TextExamples
@@ -230,10 +230,15 @@ def task_names() -> tuple[str, ...]:
   return tuple(_TASKS)
 
 
-def text_examples(name: str, split: str) -> TextExamples:
-  """Returns the examples of a task as text, without SeqIO; see TextExamples."""
+def text_examples(
+  name: str, split: str, *, seed: int = 0, epochs: Sequence[int] = (0,)
+) -> TextExamples:
+  """Returns the examples of a task as text, without SeqIO; see TextExamples.
+
+  seed: added to the task's own; another draws other wordings and exemplars.
+  """
   task = get_task(name)
-  return TextExamples(task, split)
+  return TextExamples(replace(task, seed=task.seed + seed) if seed else task, split, epochs)
 
 
 def info(name: str) -> TaskInfo:

@@ -5,7 +5,6 @@ registry that came with them. What only SeqIO knows is in seqio_tasks.py.
 """
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import pkgutil
@@ -93,12 +92,9 @@ def info(name: str) -> Any:
   return registry().info(name)
 
 
-def text_examples(name: str, split: str, *, seed: int = 0) -> Any:
-  """Returns the registry's TextExamples; another seed draws other wordings and exemplars."""
-  texts = registry().text_examples(name, split)
-  if not seed:
-    return texts
-  return type(texts)(dataclasses.replace(texts.task, seed=texts.task.seed + seed), split)
+def text_examples(name: str, split: str, *, seed: int = 0, epochs: Sequence[int] = (0,)) -> Any:
+  """Returns the registry's TextExamples; seed and epoch decide its wordings and exemplars."""
+  return registry().text_examples(name, split, seed=seed, epochs=epochs)
 
 
 def set_folder(name: str, path: str) -> None:

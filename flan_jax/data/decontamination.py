@@ -5,6 +5,7 @@ cache that is already there is contamination.py.
 """
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -34,23 +35,32 @@ def cache_key(paths: Sequence[str]) -> dict[str, Any]:
 
 
 def without_contaminated(
-  examples: Iterable[Example], paths: Sequence[str], dropped: Counter[str]
+  examples: Iterable[Example],
+  paths: Sequence[str],
+  dropped: Counter[str],
+  *,
+  epochs: int = 1,
 ) -> Iterator[Example]:
   """Yields the examples that hold no evaluation text; counts the others by the test that told.
+
+  A row stays with the examples of all its epochs or goes with them.
 
   Args:
     examples: with their inputs and targets as text.
     paths: files and folders of evaluation sets.
-    dropped: 'contaminated: 13-gram' -> examples, filled on the way. An example counts once, by the
-      first of TESTS that finds something.
+    dropped: 'contaminated: 13-gram' -> rows, filled on the way. A row counts once, by the first of
+      TESTS that finds something.
+    epochs: examples of each row, one after the other.
   """
   index = _index(tuple(map(str, paths)))
-  for example in examples:
-    matches = index.matches(words_of(f'{example.inputs}\n{example.targets}'))
+  examples = iter(examples)
+  while of_row := list(itertools.islice(examples, epochs)):
+    texts = (words_of(f'{example.inputs}\n{example.targets}') for example in of_row)
+    matches = [match for text in texts for match in index.matches(text)]
     if matches:
       dropped[f'contaminated: {min((m.test for m in matches), key=TESTS.index)}'] += 1
     else:
-      yield example
+      yield from of_row
 
 
 @functools.lru_cache(maxsize=1)

@@ -82,6 +82,11 @@ class ResolvedMixture:
     return tuple(m['num_examples'] for m in self.manifests)
 
   @functools.cached_property
+  def epochs(self) -> tuple[int, ...]:
+    """Examples that each task has of a row, one after the other (`prepare --epochs`)."""
+    return tuple(m.get('epochs', 1) for m in self.manifests)
+
+  @functools.cached_property
   def task_collections(self) -> tuple[str, ...]:
     """Collection of each task; a task without one is its own."""
     return tuple(m.get('collection') or t for t, m in zip(self.tasks, self.manifests, strict=True))
@@ -148,7 +153,9 @@ def resolve(
   if left_out:
     mixture = mixture.without_tasks(set(left_out)) or mixture
     manifests = {task: m for task, m in manifests.items() if task not in left_out}
-  task_rates = mixture.task_rates({t: m['num_examples'] for t, m in manifests.items()})
+  # A task does not weigh more for having its rows in several wordings.
+  rows = {t: m['num_examples'] // m.get('epochs', 1) for t, m in manifests.items()}
+  task_rates = mixture.task_rates(rows)
   excluded = sorted(t for t in task_rates if not include_cot and manifests[t].get('cot'))
   idle = sorted(t for t, rate in task_rates.items() if rate == 0 and t not in excluded)
   tasks = sorted(t for t in task_rates if t not in excluded and t not in idle)

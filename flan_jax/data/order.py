@@ -51,6 +51,7 @@ class DrawOrder:
     *,
     seed: int,
     draws_per_window: int,
+    epochs: Sequence[int] | None = None,
   ):
     """Fixes the quota of each task.
 
@@ -60,8 +61,11 @@ class DrawOrder:
       num_examples: examples of each task, above 0.
       seed: seed of the run.
       draws_per_window: mean number of draws of a window, without fillers.
+      epochs: examples of each row of a task, one after the other; epoch e of training draws every
+        row once, by its example e modulo this. One of each row by default.
     """
     self.num_examples = np.asarray(num_examples, dtype=np.int64)
+    self._epochs = np.ones_like(self.num_examples) if epochs is None else np.asarray(epochs)
     # Fixed point, so that every machine computes the same counts; rates are off by 2**-33 at most.
     quota = np.rint(np.asarray(rates, np.float64) * draws_per_window * _ONE).astype(np.int64)
     self._quota = np.maximum(quota, 1)
@@ -120,10 +124,11 @@ class DrawOrder:
     return np.where(rounded_up, 1 - fraction + random * fraction, random * (1 - fraction))
 
   def _examples(self, tasks: np.ndarray, positions: np.ndarray, keys: np.ndarray) -> Draws:
-    sizes = self.num_examples[tasks]
-    epochs, positions = np.divmod(positions, sizes)
+    of_row = self._epochs[tasks]
+    rows = self.num_examples[tasks] // of_row
+    epochs, positions = np.divmod(positions, rows)
     keys = _mix(keys[tasks] ^ _mix(epochs.astype(np.uint64) + _GOLDEN))
-    return Draws(tasks, permute(positions, sizes, keys))
+    return Draws(tasks, permute(positions, rows, keys) * of_row + epochs % of_row)
 
 
 def permute(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ class Job:
     modules: task modules to import.
     seqio: register instruction tasks with SeqIO too.
     decontaminate_against: evaluation sets whose texts no example may hold.
+    epochs: examples of each row, one after the other, each in a wording of its own.
   """
 
   task: str
@@ -42,6 +43,7 @@ class Job:
   seed: int
   max_examples: int | None
   decontaminate_against: tuple[str, ...] = ()
+  epochs: int = 1
 
   @property
   def name(self) -> str:
@@ -59,14 +61,15 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
     catalogue.set_vocabulary(spec)
     dropped: Callable[[], Mapping[str, int]] = dict
     if job.instruction:
-      texts = catalogue.text_examples(job.task, job.split, seed=job.seed)
+      epochs = range(job.epochs)
+      texts = catalogue.text_examples(job.task, job.split, seed=job.seed, epochs=epochs)
       examples, dropped = map(_from_text, texts), lambda: texts.dropped
     else:
       examples = seqio_tasks.examples(job.task, job.split, vocabulary=spec, seed=job.seed)
     contaminated: Counter[str] = Counter()
     if job.decontaminate_against:
       examples = decontamination.without_contaminated(
-        examples, job.decontaminate_against, contaminated
+        examples, job.decontaminate_against, contaminated, epochs=job.epochs
       )
     return write_split(
       examples,
@@ -76,7 +79,7 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
       vocabulary=vocabulary,
       key=job.key,
       info=job.info,
-      max_examples=job.max_examples,
+      max_examples=None if job.max_examples is None else job.max_examples * job.epochs,
       dropped=lambda: {**dropped(), **contaminated},
       report=report,
     )

@@ -18,8 +18,8 @@ from flan_jax.naming import nearest
 # Raised when the same task would give other tokens or other metadata than before.
 CODE = 1
 
-# What is trained on; a validation split of a task may be the evaluation set itself.
-_DECONTAMINATED = 'train'
+# What is trained on: it comes again, and a validation split may be the evaluation set itself.
+_TRAINED_ON = 'train'
 
 # Of a source: moving a file does not change what is read from it.
 _WHERE_NOT_WHAT = ('path', 'data_dir', 'licence', 'how_to_get')
@@ -47,7 +47,10 @@ class PrepareConfig:
     workers: processes; None is one for each core.
     skip_missing: go on without tasks whose data is not there. Broken data is never skipped.
     seed: changes wordings and exemplars; 0 is what the tasks have registered.
-    max_examples: take only so many examples of each split, the first ones.
+    max_examples: take only so many rows of each split, the first ones.
+    epochs: examples of each row of the split 'train', each with wording, option style and exemplars
+      of its own, so that a task repeated in training does not repeat its words. Tasks that only
+      SeqIO knows have one.
     force: make again what is there already.
     seqio: register the tasks with SeqIO as well (10 to 20 seconds a process), for modules whose
       own SeqIO mixtures hold them.
@@ -67,6 +70,7 @@ class PrepareConfig:
   skip_missing: bool = False
   seed: int = 0
   max_examples: int | None = None
+  epochs: int = 1
   force: bool = False
   seqio: bool = False
   licence: str | None = None
@@ -77,6 +81,8 @@ class PrepareConfig:
       raise PrepareError(f'workers={self.workers} cannot prepare anything; use 1 or more.')
     if self.max_examples is not None and self.max_examples < 1:
       raise PrepareError(f'max_examples={self.max_examples} must be at least 1.')
+    if self.epochs < 1:
+      raise PrepareError(f'epochs={self.epochs} must be at least 1.')
     if not self.splits:
       raise PrepareError("splits is empty; name at least one, such as 'train'.")
 
@@ -112,7 +118,9 @@ def plan(
   paths = tuple(config.decontaminate_against)
   decontaminated = {'decontaminated': decontamination.cache_key(paths)} if paths else {}
   for task, split in splits:
-    filtered = split == _DECONTAMINATED and bool(paths)
+    filtered = split == _TRAINED_ON and bool(paths)
+    # What only SeqIO knows has no wordings of ours that could be drawn anew.
+    epochs = config.epochs if split == _TRAINED_ON and task in instruction else 1
     try:
       check_name('task', task)
       missing, info, made_of = _describe(task, split, task in instruction)
@@ -123,6 +131,7 @@ def plan(
         'max_examples': config.max_examples,
         'code': CODE,
         **(decontaminated if filtered else {}),
+        **({'epochs': epochs} if epochs > 1 else {}),
       }
     except (ValueError, OSError) as e:
       results[task, split] = SplitResult(task, split, 'failed', str(e))
@@ -138,13 +147,14 @@ def plan(
           split=split,
           instruction=task in instruction,
           key=key,
-          info=info,
+          info={**info, 'epochs': epochs},
           cache_dir=str(config.cache_dir),
           modules=tuple(config.tasks_modules),
           seqio=config.seqio,
           seed=config.seed,
           max_examples=config.max_examples,
           decontaminate_against=paths if filtered else (),
+          epochs=epochs,
         )
       )
   return results, jobs

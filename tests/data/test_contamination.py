@@ -484,6 +484,18 @@ def test_prepare_leaves_contaminated_training_examples_out_and_counts_them(task,
   assert (results['train'].status, results['train'].num_examples) == ('built', 6)
 
 
+def test_a_contaminated_row_goes_with_the_examples_of_all_its_epochs(task, tmp_path):
+  (tmp_path / 'exam.txt').write_text(LONG_TEXT + '\n', encoding='utf-8')
+  settings = {'decontaminate_against': (str(tmp_path / 'exam.txt'),), 'epochs': 2}
+  results, _ = prepared(task, tmp_path, **settings)
+  assert results['train'].num_examples == 10
+  assert results['train'].dropped == {'contaminated: 13-gram': 1}
+  kept = TaskCache.open(tmp_path / 'made', task, 'train')
+  assert [(kept.metadata(i)['id'], kept.metadata(i)['epoch']) for i in range(10)] == [
+    (f'train-{row}', epoch) for row in (1, 2, 3, 5, 6) for epoch in (0, 1)
+  ]
+
+
 def test_prepare_starts_nothing_when_an_evaluation_set_is_broken(task, tmp_path):
   (tmp_path / 'exam.jsonl').write_text('{"q": 1}\n{', encoding='utf-8')
   with pytest.raises(ContaminationError, match='line 2 column 2 is not JSON'):

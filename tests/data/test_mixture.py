@@ -136,6 +136,20 @@ def test_rates_add_up_to_one_and_collections_are_listed(cache_dir):
   assert resolved.task_collections == ('plain', 'plain', 'plain', 'cot')
 
 
+def test_rows_in_several_wordings_give_a_task_no_more_weight(cache_dir, tmp_path):
+  cache.initialize_cache(tmp_path / 'c', vocabularies.get_vocabulary('bytes'))
+  for task, epochs in (('a', 1), ('b', 4)):
+    with cache.TaskCacheWriter(tmp_path / 'c', task, 'train') as writer:
+      for number in range(30 * epochs):
+        writer.add([5, 1], [6, 1], {'id': str(number)})
+      writer.finish({'epochs': epochs})
+  mixed = Mixture.of('m', {task: ExamplesProportional(maximum=100) for task in 'ab'})
+  resolved = resolve(mixed, tmp_path / 'c')
+  assert rates(resolved) == {'a': 0.5, 'b': 0.5}
+  assert (resolved.num_examples, resolved.epochs) == ((30, 120), (1, 4))
+  assert resolve('outer', cache_dir).epochs == (1, 1, 1, 1)  # of caches made before
+
+
 def test_leaving_out_rationales_keeps_the_proportions_of_the_rest(cache_dir):
   with_cot = rates(resolve('outer', cache_dir))
   resolved = resolve('outer', cache_dir, include_cot=False)

@@ -50,6 +50,24 @@ def test_every_place_is_equally_likely_over_keys(size):
   assert deviation.max() < 5
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=5))
+def test_each_epoch_draws_every_row_once_in_the_next_of_its_wordings(tasks):
+  rows, epochs = (np.array(values) for values in zip(*tasks, strict=True))
+  names, rates = [f'task{i}' for i in range(len(tasks))], rows / rows.sum()
+  order = DrawOrder(
+    names, rates, rows * epochs, seed=3, draws_per_window=int(rows.sum()), epochs=epochs
+  )
+  draws = order.main(0)
+  for window in range(1, 11):
+    draws += order.main(window)
+  for task in range(len(tasks)):
+    of_row, wordings = np.divmod(draws.indices[draws.tasks == task], epochs[task])
+    for epoch in range(10):  # the phase of a task shifts windows by a draw
+      of_epoch = slice(epoch * rows[task], (epoch + 1) * rows[task])
+      assert sorted(of_row[of_epoch].tolist()) == list(range(rows[task]))
+      assert set(wordings[of_epoch].tolist()) == {epoch % epochs[task]}
+
+
 def test_neighbours_land_apart():
   size = 10_000
   placed = permute(np.arange(size), np.full(size, size), np.full(size, 9, np.uint64))

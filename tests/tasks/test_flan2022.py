@@ -89,7 +89,7 @@ def inference():
 
 
 def of_cell(name, epoch=0):
-  return list(TextExamples(get_task(name), 'train', epoch))
+  return list(TextExamples(get_task(name), 'train', (epoch,)))
 
 
 def is_inverted(name, example):
