@@ -57,8 +57,10 @@ class ChatTemplate:
       raise ChatTemplateError(
         f'Line {e.lineno} of the chat template is not Jinja: {e.message}; correct the template.'
       ) from e
-    except RecursionError as e:
-      raise ChatTemplateError('The chat template is nested too deeply; give a real one.') from e
+    except Exception as e:  # nested too deeply, a number too long, ...
+      raise ChatTemplateError(
+        f'The chat template cannot be compiled: {_reason(e)}; give a real one.'
+      ) from e
 
   def __reduce__(self) -> tuple[Any, ...]:
     return (ChatTemplate, (self.source, self._variables))
@@ -87,10 +89,9 @@ class ChatTemplate:
         if length > MAX_CHARACTERS:
           raise exceptions.SecurityError(f'it writes more than {MAX_CHARACTERS:,} characters')
     except Exception as e:  # a stranger's program may fail in any way
-      why = ' '.join(str(e).split()).rstrip('.') or type(e).__name__
       raise ChatTemplateError(
-        f'The chat template cannot render a conversation of {len(messages)} '
-        f'message{"s" * (len(messages) > 1)}: {why}. Correct it, or give another.'
+        f'The chat template cannot render a turn of {" and ".join(m["role"] for m in messages)}: '
+        f'{_reason(e)}. Correct it, or give another.'
       ) from e
     return ''.join(pieces)
 
@@ -160,6 +161,10 @@ def _to_json(
   return json.dumps(
     value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
   )
+
+
+def _reason(error: Exception) -> str:
+  return ' '.join(str(error).split()).rstrip('.') or type(error).__name__
 
 
 def _raise_exception(message: str) -> None:

@@ -57,8 +57,8 @@ class HuggingFaceVocabulary(Vocabulary):
     self.model_chat_template = _plain_template(config.get('chat_template'))
     self.special_tokens = self._mark_special(_special_texts(config))
     self._tokenizer.encode_special_tokens = True
-    self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
     self.eos_id = self._named_id('eos_token')
+    self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
     pads = 'pad_token' in self.template_variables
     self.pad_id = self._named_id('pad_token') if pads else self.eos_id
     self.bos_id = self._find_bos(config.get('add_bos_token'))
@@ -68,16 +68,12 @@ class HuggingFaceVocabulary(Vocabulary):
     self.fingerprint = digest(definition, json.dumps(made_of).encode())
 
   def encode(self, text: str) -> list[int]:
-    ids = self._ids(text)
-    if self._never_text.isdisjoint(ids):
-      return ids
-    # Pieces of a Unigram model and whole words spell special tokens even as text.
-    return [part for i in ids for part in (self._spelled(i) if i in self._never_text else (i,))]
+    return self._ids(text, special=False)
 
   def encode_special(self, text: str) -> list[int]:
     self._tokenizer.encode_special_tokens = False
     try:
-      return self._ids(text)
+      return self._ids(text, special=True)
     finally:
       self._tokenizer.encode_special_tokens = True
 
@@ -89,12 +85,24 @@ class HuggingFaceVocabulary(Vocabulary):
     known = [i for i in ids if i < self.size]
     return self._tokenizer.decode(known, skip_special_tokens=not special)
 
-  def _ids(self, text: str) -> list[int]:
+  def _ids(self, text: str, *, special: bool) -> list[int]:
+    """Ids of a text, special tokens only where they may be and are written out.
+
+    A Unigram model or one of whole words finds special tokens in text by itself, and so does one
+    that normalises what looks like them.
+    """
     try:
-      return self._tokenizer.encode(text, add_special_tokens=False).ids
+      encoding = self._tokenizer.encode(text, add_special_tokens=False)
     except TypeError:
       text.encode('utf-8')  # raises what other vocabularies raise for lone surrogates
       raise
+    if self._never_text.isdisjoint(encoding.ids):
+      return encoding.ids
+    ids: list[int] = []
+    for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+      written = special and text[start:end].strip() in self.special_tokens
+      ids.extend([i] if written or i not in self._never_text else self._spelled(i))
+    return ids
 
   def _spelled(self, special_id: int) -> list[int]:
     """The text of a special token, each character by itself."""
@@ -165,8 +173,9 @@ def read_huggingface(path: pathlib.Path) -> HuggingFaceVocabulary:
 def _plain_template(template: Any) -> str | None:
   """The template for plain conversations, of those that a configuration may have by name."""
   if isinstance(template, list):
-    template = {entry['name']: entry['template'] for entry in template}.get('default')
-  return template
+    named = {entry.get('name'): entry.get('template') for entry in template}
+    template = named.get('default')
+  return template if isinstance(template, str) else None
 
 
 def _end_id(folder: pathlib.Path) -> int | None:
@@ -174,7 +183,7 @@ def _end_id(folder: pathlib.Path) -> int | None:
   for name in _MODEL_CONFIGS:
     ids = _read_json(folder / name).get('eos_token_id')
     first = ids[0] if isinstance(ids, list) and ids else ids
-    if isinstance(first, int):
+    if isinstance(first, int) and first >= 0:
       return first
   return None
 
@@ -206,13 +215,14 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def _content(token: Any) -> str | None:
   """The text of a token, written as such or as an object with its flags."""
-  return token.get('content') if isinstance(token, Mapping) else token
+  text = token.get('content') if isinstance(token, Mapping) else token
+  return text if isinstance(text, str) else None
 
 
 def _special_texts(config: Mapping[str, Any]) -> set[str]:
   """Texts of all tokens that a configuration calls special."""
   extra = [config.get('additional_special_tokens'), config.get('extra_special_tokens')]
-  lists = [list(e.values()) if isinstance(e, Mapping) else e or [] for e in extra]
+  lists = [list(e.values()) if isinstance(e, Mapping) else list(e or ()) for e in extra]
   decoder = (config.get('added_tokens_decoder') or {}).values()
   tokens = [
     *(config.get(name) for name in _NAMED),
