@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+import tiny_tokenizers
 from rich.console import Console
 
 from flan_jax.console import console
@@ -674,7 +675,7 @@ def test_tasks_and_mixtures_that_only_seqio_knows_are_prepared_with_the_chosen_v
 
 
 @pytest.mark.seqio
-@pytest.mark.parametrize('kind', ['bytes', 'small', 't5'])
+@pytest.mark.parametrize('kind', ['bytes', 'small', 't5', 'byte_pairs'])
 def test_both_paths_give_the_same_tokens_and_metadata(
   tasks, tmp_path, small_model, shared, kind, monkeypatch
 ):
@@ -685,6 +686,7 @@ def test_both_paths_give_the_same_tokens_and_metadata(
     'bytes': lambda: 'bytes',
     'small': lambda: small_model,
     't5': lambda: str(shared('data/tokenizer/t5/spiece.model')),
+    'byte_pairs': lambda: str(tiny_tokenizers.byte_pairs(tmp_path / 'byte_pairs')),
   }[kind]()
   monkeypatch.setenv('FLAN_JAX_VOCABULARY', spec)
   rows = [*SUMS, ('Größe — “naïve”\\n{x}?', 'a\\nb'), ('  blanks   inside ', '½ ﬁne')]
