@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from flan_jax.data.chat_template import ChatTemplate, ChatTemplateError
-
-if TYPE_CHECKING:
-  from flan_jax.data.vocabulary import Vocabulary
+from flan_jax.data.vocabulary import Vocabulary
 
 # A code point that Unicode keeps free for such use: it breaks special tokens in people's text.
 _BREAK = '\ufdd0'

@@ -15,10 +15,12 @@ import pathlib
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flan_jax.data.chat import ChatFormat
+if TYPE_CHECKING:
+  from flan_jax.data.chat import ChatFormat
 
 DESCRIPTION_FILE = 'vocabulary.json'
 TEMPLATE_FILE = 'chat_template.jinja'  # Hugging Face's name for it
@@ -143,6 +145,9 @@ class Vocabulary(abc.ABC):
     plain = self.chat.vocabulary if self.chat else self
     if source is None:
       return plain
+    # Jinja takes long to import, and training without a template never needs it.
+    from flan_jax.data.chat import ChatFormat
+
     made = copy.copy(plain)
     made.chat = ChatFormat(plain, source)
     made.bos_id, made.eos_id = made.chat.bos_id, made.chat.eos_id
