@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from flan_jax.models.kv_cache import KVCache
-from flan_jax.partitioning import out, shard
+from flan_jax.partitioning import layout, out, shard
 
 # Log-likelihood of a beam that is not there. T5X's value, as it shows in the scores of rows with
 # fewer finished answers than beams.
@@ -152,11 +153,12 @@ def _reorder(cache, parent):
   """
 
   def move(x):
-    _, _, *rest = layout = ('layers', 'batch', 'kv_length', 'act_heads', None)
+    whole = layout(x)
+    by_beam = None if whole is None else PartitionSpec(*whole[:2], None, *whole[2:])
     beams = (x.shape[0], *parent.shape, *x.shape[2:])
-    split = jax.lax.reshape(x, beams, out_sharding=out('layers', 'batch', None, *rest))
+    split = jax.lax.reshape(x, beams, out_sharding=by_beam)
     moved = jax.vmap(lambda row, index: row[:, index], in_axes=(1, 0), out_axes=1)(split, parent)
-    return jax.lax.reshape(moved, x.shape, out_sharding=out(*layout))
+    return jax.lax.reshape(moved, x.shape, out_sharding=whole)
 
   return dataclasses.replace(cache, key=move(cache.key), value=move(cache.value))
 

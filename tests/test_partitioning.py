@@ -169,10 +169,10 @@ def test_rows_that_do_not_divide_are_refused(rows, advice):
       "axis 'embed' of size 36 cannot be split over fsdp = 8 devices; use fsdp = 4 in MESH, or",
     ),
     (
-      {'num_kv_heads': 1},
-      MeshConfig(data=4, tensor=2),
-      "Parameter decoder.layers.attention.key: axis 'kv_heads' of size 1 cannot be split over "
-      'tensor = 2 devices; use tensor = 1 in MESH, or make it a multiple of 2.',
+      {'num_kv_heads': 2},
+      MeshConfig(data=2, tensor=4),
+      "Parameter decoder.layers.attention.key: axis 'kv_heads' of size 2 cannot be split over "
+      'tensor = 4 devices; use tensor = 2 in MESH, or make it a multiple of 4.',
     ),
   ],
 )

@@ -41,14 +41,17 @@ class Attention(nnx.Module):
     key = normal(1 / math.sqrt(embed))
     output = normal(1 / math.sqrt(heads * head_dim))
     self.query = parameter(rngs, query, (embed, heads, head_dim), ('embed', 'heads', 'head_dim'))
-    kv_shape, kv_axes = (embed, kv_heads, head_dim), ('embed', 'kv_heads', 'head_dim')
-    self.key = parameter(rngs, key, kv_shape, kv_axes)
-    self.value = parameter(rngs, key, kv_shape, kv_axes)
+    # The one head of multi-query attention serves all query heads: no mesh splits it, as if it were
+    # a part of its width.
+    kv_heads_axis = 'kv_heads' if kv_heads > 1 else 'head_dim'
+    kv_shape, kv_names = (embed, kv_heads, head_dim), ('embed', kv_heads_axis, 'head_dim')
+    self.key = parameter(rngs, key, kv_shape, kv_names)
+    self.value = parameter(rngs, key, kv_shape, kv_names)
     self.output = parameter(rngs, output, (heads, head_dim, embed), ('heads', 'head_dim', 'embed'))
     if config.qkv_bias:
       self.query_bias = parameter(rngs, zeros, (heads, head_dim), ('heads', 'head_dim'))
-      self.key_bias = parameter(rngs, zeros, kv_shape[1:], kv_axes[1:])
-      self.value_bias = parameter(rngs, zeros, kv_shape[1:], kv_axes[1:])
+      self.key_bias = parameter(rngs, zeros, kv_shape[1:], kv_names[1:])
+      self.value_bias = parameter(rngs, zeros, kv_shape[1:], kv_names[1:])
     if config.qk_norm:
       self.query_norm = Norm(config, rngs, head_dim)
       self.key_norm = Norm(config, rngs, head_dim)
@@ -63,7 +66,7 @@ class Attention(nnx.Module):
     `rotation` is that of the keys' positions, or None.
     """
     x = shard(x, 'batch', 'kv_length', 'act_embed')
-    axes = ('batch', 'kv_length', 'act_heads', None)
+    axes = kv_axes(self.config)
     keys, values = project(self, 'key', x, *axes), project(self, 'value', x, *axes)
     if self.config.qkv_bias:
       keys = keys + self.key_bias[...].astype(x.dtype)
@@ -127,6 +130,11 @@ class Attention(nnx.Module):
     heads_layout = out('batch', 'length', 'act_heads', None)
     heads = jnp.einsum('bnts,bsnh->btnh', weights, values, out_sharding=heads_layout)
     return project(self, 'output', heads, 'batch', 'length', 'act_embed')
+
+
+def kv_axes(config: TransformerConfig) -> tuple[str | None, ...]:
+  """Logical axes of keys and values, [batch, kv_length, kv_heads, head_dim]."""
+  return ('batch', 'kv_length', 'act_heads' if config.kv_heads > 1 else None, None)
 
 
 @jax.custom_vjp

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flan_jax.models.attention import attention_mask, within_window
+from flan_jax.models.attention import attention_mask, kv_axes, within_window
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.kv_cache import KVCache
 from flan_jax.models.layers import (
@@ -208,8 +208,7 @@ class Transformer(nnx.Module):
   def _empty_slots(self, rows, slots):
     config = self.config
     shape = (config.num_decoder_layers, rows, slots, config.kv_heads, config.head_dim)
-    layout = out('layers', 'batch', 'kv_length', 'act_heads', None)
-    return jnp.zeros(shape, config.dtype, out_sharding=layout)
+    return jnp.zeros(shape, config.dtype, out_sharding=out('layers', *kv_axes(config)))
 
   def _run(self, stack, tokens, context, ends, dropout_key):
     """Embeds tokens and takes them through a stack, with dropout of shapes `ends` around it."""

@@ -6,12 +6,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from flan_jax import main, partitioning
+from flan_jax import decoding, main, partitioning
 from flan_jax.models.transformer import Transformer
 
 GIN_MODELS = Path(__file__).resolve().parents[2] / 'gin' / 'models'
-LAYERS, EMBED, HEADS, HEAD_DIM, MLP, VOCAB = 3, 24, 3, 8, 96, 50
+TOKENS = np.random.default_rng(1).integers(2, 50, (2, 12))
+LAYERS, EMBED, HEADS, HEAD_DIM, MLP, VOCAB = 3, 24, 4, 8, 96, 50
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +22,7 @@ def palm(build):
   config = dataclasses.replace(
     main.load_model(GIN_MODELS / 'palm/8b.gin'),
     vocab_size=VOCAB,
-    vocab_multiple=1,
+    vocab_multiple=4,
     embed_dim=EMBED,
     num_decoder_layers=LAYERS,
     num_heads=HEADS,
@@ -81,20 +83,34 @@ def paper_logits(tokens, parameters):
     normed = np.stack([layer_norm(token, weights['scale']) for token in x])
     x = x + attend(normed, weights) + swiglu(normed, weights)
   x = np.stack([layer_norm(token, parameters['decoder.norm.scale']) for token in x])
-  return x @ table.T / np.sqrt(EMBED)
+  return x @ table[:VOCAB].T / np.sqrt(EMBED)
 
 
 def test_logits_are_those_of_the_papers_formulae(palm):
   model, parameters = palm
-  tokens = np.random.default_rng(1).integers(0, VOCAB, (2, 12))
-  batch = {
-    'decoder_input_tokens': tokens,
-    'decoder_segment_ids': np.ones_like(tokens),
-    'decoder_positions': np.tile(np.arange(12), (2, 1)),
-  }
+  batch = {'decoder_input_tokens': TOKENS, 'decoder_segment_ids': np.ones_like(TOKENS)}
   logits = jax.jit(Transformer.__call__)(model, batch)
-  expected = np.stack([paper_logits(row, parameters) for row in tokens])
-  np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5)
+  expected = np.stack([paper_logits(row, parameters) for row in TOKENS])
+  np.testing.assert_allclose(logits[..., :VOCAB], expected, rtol=0, atol=2e-5)
+
+
+def test_query_heads_are_split_over_devices_that_all_hold_the_one_key_and_value_head(palm):
+  model, _ = palm
+  config = decoding.DecodeConfig(5, strategy='beam', num_samples=4)
+  batch = {'prompt_tokens': TOKENS, 'prompt_segment_ids': np.ones_like(TOKENS)}
+  expected = decoding.generate(model, batch, config)
+  mesh = partitioning.MeshConfig(data=1, fsdp=2, tensor=4)
+  with partitioning.use_mesh(mesh) as used:
+    rows = {row.path: row.spec for row in partitioning.parameter_table(model)}
+    assert rows['decoder.layers.attention.query'] == P(None, 'fsdp', 'tensor', None)
+    assert rows['decoder.layers.attention.key'] == P(None, 'fsdp', None, None)
+    axes = partitioning.logical_axes(model)
+    laid = jax.tree.map(lambda x, axes: jax.device_put(x, partitioning.spec(*axes)), model, axes)
+    layout = partitioning.batch_sharding(used)
+    batch = {name: jax.device_put(x, layout) for name, x in batch.items()}
+    found = decoding.generate(laid, batch, config)
+  np.testing.assert_array_equal(found.tokens, expected.tokens)
+  np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
 def test_a_layer_has_one_norm_and_one_key_and_value_head(palm):
