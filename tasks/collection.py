@@ -13,9 +13,6 @@ from flan_jax.tasks.readers import tsv_rows
 from flan_jax.tasks.templates import DATA
 
 UNKNOWN_LICENCE = 'unknown, see the data set'
-# The longest text that is read of one field: real ones have tens of thousands of characters, and
-# none of what comes after a window of tokens is ever seen.
-MAX_CHARACTERS = 1_000_000
 # What a task may be held out for: NIv2's official test list, and the evaluation suites.
 HELD_OUT = ('niv2_test', 'mmlu', 'bbh', 'tydiqa', 'mgsm')
 

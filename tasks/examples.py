@@ -91,23 +91,25 @@ def write(task: InstructionTask, template: Template, row: Row, key: tuple) -> Te
   if task.option_styles and '{options}' in template.inputs:
     block, labels = render_options(choose_style(*key), extra['options'], row.place)
     fields = {**fields, 'options': block}
-    if labels and answers:
-      fields['answer'] = _label(extra['options'], labels, row)
-      extra = {'options': labels}
+    if answers:
+      index = _place_of_answer(extra['options'], row)
+      if labels:
+        fields['answer'] = labels[index]
+        extra = {'options': labels}
   inputs, targets = template.render(fields, row.place)
   answer = text_of(fields['answer'], 'answer', row.place) if answers else targets
   return Text(inputs, targets, answer, extra if answers or not task.option_styles else {})
 
 
-def _label(options: list[str], labels: list[str], row: Row) -> str:
-  """Returns the label of the row's answer."""
+def _place_of_answer(options: list[str], row: Row) -> int:
+  """Returns where the row's answer stands among its options."""
   answer = text_of(row.fields['answer'], 'answer', row.place)
   if answer not in options:
     raise DataError(
       f'{row.place}: the answer {answer!r} is not among the options {options!r}; correct the row, '
       'or leave it out with fields=.'
     )
-  return labels[options.index(answer)]
+  return options.index(answer)
 
 
 class _Prompts:

@@ -15,7 +15,7 @@ from flan_jax.tasks.dialog import dialog_parts
 from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.options import option_parts
 from flan_jax.tasks.readers import DataError
-from flan_jax.tasks.rows import Row, Source
+from flan_jax.tasks.rows import MAX_CHARACTERS, LeftOut, Row, Source
 from flan_jax.tasks.splits import HashSplit, TailSplit
 from flan_jax.tasks.templates import Template, templates_hash
 
@@ -25,7 +25,7 @@ from flan_jax.naming import listing, nearest
 # made with another number are made anew.
 FORMAT = 1
 
-Fields = Mapping[str, str] | Callable[[dict[str, Any]], Mapping[str, Any] | None]
+Fields = Mapping[str, str] | Callable[[dict[str, Any]], Mapping[str, Any] | LeftOut | None]
 
 _LINE_END = re.compile('\r\n?')
 # C0 without tab and newline, DEL, C1, and halves of surrogate pairs, which UTF-8 cannot write.
@@ -38,7 +38,8 @@ class InstructionTask:
 
   family: the name that all forms of the task share. form: zero_shot, cot, fewshot, cot_fewshot,
   unseen_wordings, or a cell of a collection (cells.py). fields: new name -> name in the source, or
-  a function of the row's fields that returns the fields to use, or None to leave the row out.
+  a function of the row's fields that returns the fields to use, or LeftOut(reason) or None to leave
+  the row out, as are rows with more than MAX_CHARACTERS in a field.
   option_styles, dialog_styles: whether {options} and {dialog} are written in styles chosen by
   example. held_out: what the task is to be kept out of training for (collection.py).
   stated_examples: of train, as published, for what is planned before the data is counted.
@@ -81,7 +82,10 @@ class InstructionTask:
     return templates_hash((*self.templates, *layouts, *styles))
 
   def rows(self, split: str, dropped: Counter | None = None) -> Iterator[Row]:
-    """Yields the rows of a split with fields renamed and cleaned; ids begin with their origin."""
+    """Yields the rows of a split with fields renamed and cleaned; ids begin with their origin.
+
+    dropped: counts the rows left out, by reason.
+    """
     if split not in self.splits:
       raise ValueError(
         f'Task {self.name!r} has no split {split!r}.{nearest(split, self.splits)} '
@@ -93,14 +97,15 @@ class InstructionTask:
       rows = self.holdout.select(rows, split)
     for row in rows:
       fields = self._select(row)
-      if fields is None:
-        if dropped is not None:
-          dropped['left out by fields='] += 1
-      else:
+      if not isinstance(fields, LeftOut) and _longest(fields) > MAX_CHARACTERS:
+        fields = LeftOut(f'over {MAX_CHARACTERS:,} characters in a field')
+      if not isinstance(fields, LeftOut):
         fields = {name: clean(value) for name, value in fields.items()}
         yield Row(f'{origin}-{clean(row.id)}', fields, row.place)
+      elif dropped is not None:
+        dropped[fields.reason] += 1
 
-  def _select(self, row: Row) -> Mapping[str, Any] | None:
+  def _select(self, row: Row) -> Mapping[str, Any] | LeftOut:
     """Applies `fields` to one row."""
     if self.fields is None:
       return row.fields
@@ -118,12 +123,25 @@ class InstructionTask:
       raise DataError(
         f'{row.place}: fields= of task {self.family!r} failed with {type(e).__name__}: {e}.'
       ) from e
-    if fields is not None and not isinstance(fields, Mapping):
+    if fields is None:
+      return LeftOut('left out by fields=')
+    if not isinstance(fields, Mapping | LeftOut):
       raise DataError(
         f'{row.place}: fields= of task {self.family!r} returned a {type(fields).__name__}; '
-        'it must return a dict, or None to leave the row out.'
+        'it must return a dict, or LeftOut(reason) or None to leave the row out.'
       )
     return fields
+
+
+def _longest(value: Any) -> int:
+  """Returns the characters of the longest text, inside lists and objects too."""
+  if isinstance(value, str):
+    return len(value)
+  if isinstance(value, Mapping):
+    value = value.values()
+  elif not isinstance(value, list | tuple):
+    return 0
+  return max(map(_longest, value), default=0)
 
 
 def clean(value: Any) -> Any:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flan_jax.tasks.collection import MAX_CHARACTERS, UNKNOWN_LICENCE, CollectionTask, table, words
+from flan_jax.tasks.collection import UNKNOWN_LICENCE, CollectionTask, table, words
 from flan_jax.tasks.folders import FileInFolder, folder
 from flan_jax.tasks.readers import DataError, cannot_read
-from flan_jax.tasks.rows import Row
+from flan_jax.tasks.rows import MAX_CHARACTERS, LeftOut, Row
 from flan_jax.tasks.sources import FileSource
 
 from flan_jax.naming import nearest
@@ -66,7 +66,7 @@ class NaturalInstructions(FileSource):
       )
 
   def rows(self) -> Iterator[Row]:
-    path = self.location()
+    path = self.checked_location()
     first: dict[str, int] = {}
     for number, fields in self._read(path):
       place = f'{path} instance {number}'
@@ -80,26 +80,14 @@ class NaturalInstructions(FileSource):
       yield Row(name, fields, place)
 
 
-def fault(row: dict[str, Any]) -> str | None:
-  """Says why a row of NaturalInstructions cannot be used, or None."""
-  if not row['input']:
-    return 'instance without input'
-  if not row['references']:
-    return 'instance without output'
-  longest = max(len(text) for text in (row['input'], *row['references']))
-  if longest > MAX_CHARACTERS:
-    return f'a field of more than {MAX_CHARACTERS:,} characters'
-  return None
-
-
-def fields(row: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns what fills the wordings; None for an instance that `fault` speaks of.
+def fields(row: dict[str, Any]) -> dict[str, Any] | LeftOut:
+  """Returns what fills the wordings.
 
   answer is the first output. positive_input, positive_output and positive_explanation are of the
   first positive example that does not ask the same as the instance; empty where there is none.
   """
-  if fault(row) is not None:
-    return None
+  if not row['input'] or not row['references']:
+    return LeftOut('without output' if row['input'] else 'without input')
   # 'Positive Examples' were often taken from the instances: such a one would tell the answer.
   positives = [example for example in row['positives'] if example['input'] != row['input']]
   shown = positives[0] if positives else {'input': '', 'output': '', 'explanation': ''}
@@ -113,10 +101,12 @@ def fields(row: dict[str, Any]) -> dict[str, Any] | None:
   }
 
 
-def fields_with_positive(row: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns `fields`, or None also where no positive example can be shown."""
+def fields_with_positive(row: dict[str, Any]) -> dict[str, Any] | LeftOut:
+  """Returns `fields`; leaves out also what no positive example can be shown with."""
   found = fields(row)
-  return found if found and found['positives'] else None
+  if isinstance(found, LeftOut) or found['positives']:
+    return found
+  return LeftOut('without positive example')
 
 
 def source(task: NaturalInstructionsTask) -> NaturalInstructions:

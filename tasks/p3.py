@@ -8,10 +8,11 @@ training whose data set is not in Flan 2021, without those made for scoring ('_s
 from dataclasses import dataclass
 from typing import Any
 
-from flan_jax.tasks.collection import MAX_CHARACTERS, UNKNOWN_LICENCE, CollectionTask, table, words
+from flan_jax.tasks.collection import UNKNOWN_LICENCE, CollectionTask, table, words
 from flan_jax.tasks.folders import folder
 from flan_jax.tasks.huggingface import HuggingFace
 from flan_jax.tasks.readers import DataError
+from flan_jax.tasks.rows import LeftOut
 
 from flan_jax.naming import listing
 
@@ -30,11 +31,11 @@ class P3Task(CollectionTask):
   options: str
 
 
-def fields(row: dict[str, Any]) -> dict[str, Any] | None:
-  r"""Returns prompt and answer without blanks around them, or None.
+def fields(row: dict[str, Any]) -> dict[str, Any] | LeftOut:
+  r"""Returns prompt and answer without blanks around them; neither may be empty.
 
-  None where one is empty or has more than MAX_CHARACTERS. options are the answer choices, where
-  there are at least two and the answer is one of them. Newlines inside are kept:
+  options are the answer choices, where there are at least two and the answer is one of them.
+  Newlines inside are kept:
   {'inputs_pretokenized': 'A?\nB?', 'targets_pretokenized': '\nyes', 'answer_choices': ['yes',
   'no']} -> {'prompt': 'A?\nB?', 'answer': 'yes', 'options': ['yes', 'no']}.
   """
@@ -42,8 +43,8 @@ def fields(row: dict[str, Any]) -> dict[str, Any] | None:
     if name not in row:
       raise DataError(f'there is no {name}; a subtask of P3 has it. Fields: {listing(row)}')
   prompt, answer = _text(row['inputs_pretokenized']), _text(row['targets_pretokenized'])
-  if not prompt or not answer or max(len(prompt), len(answer)) > MAX_CHARACTERS:
-    return None
+  if not prompt or not answer:
+    return LeftOut('without answer' if prompt else 'without prompt')
   out: dict[str, Any] = {'prompt': prompt, 'answer': answer}
   choices = row.get('answer_choices')
   options = list(dict.fromkeys(filter(None, map(_text, choices or ()))))
@@ -52,10 +53,12 @@ def fields(row: dict[str, Any]) -> dict[str, Any] | None:
   return out
 
 
-def fields_with_options(row: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns `fields`, or None where there are no options: for the subtasks with 'separate' ones."""
+def fields_with_options(row: dict[str, Any]) -> dict[str, Any] | LeftOut:
+  """Returns `fields` where there are options: for the subtasks with 'separate' ones."""
   found = fields(row)
-  return found if found and 'options' in found else None
+  if isinstance(found, LeftOut) or 'options' in found:
+    return found
+  return LeftOut('without options')
 
 
 def source(task: P3Task, split: str = 'train') -> HuggingFace:

@@ -13,6 +13,11 @@ from flan_jax.tasks.readers import DataError
 from flan_jax.naming import listing, nearest
 
 
+# The longest text that is read of one field: real ones have tens of thousands of characters, and
+# none of what comes after a window of tokens is ever seen.
+MAX_CHARACTERS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Row:
   """One example as its source has it; `place` is where a person finds it."""
@@ -20,6 +25,13 @@ class Row:
   id: str
   fields: dict[str, Any]
   place: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+  """Stands for a row that is not used; `prepare` counts each reason: '3 without output'."""
+
+  reason: str
 
 
 class Availability(NamedTuple):

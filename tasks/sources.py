@@ -9,7 +9,7 @@ import abc
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,13 @@ Numbered = Iterator[tuple[int, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class FileSource(Source):
-  """Rows of one file."""
+  """Rows of one file.
+
+  sha256: of the content that the task was made for; a file with another is refused.
+  """
 
   path: str | os.PathLike | FileInFolder
+  sha256: str = field(default='', kw_only=True)
 
   def location(self) -> Path:
     """Returns the file's path, asking for its folder if that is named later."""
@@ -35,11 +39,17 @@ class FileSource(Source):
       return data_path(self.path)
     return self.path.path()
 
+  def checked_location(self) -> Path:
+    """Returns the path of a file that has the content its task was made for."""
+    if self.sha256:
+      self.fingerprint()
+    return self.location()
+
   @abc.abstractmethod
   def _read(self, path: Path) -> Numbered: ...
 
   def rows(self) -> Iterator[Row]:
-    path = self.location()
+    path = self.checked_location()
     unit = 'row' if isinstance(self, Parquet) else 'line'
     empty = True
     for number, fields in self._read(path):
@@ -66,9 +76,15 @@ class FileSource(Source):
     try:
       stat: Any = path.stat()
       stamp = (stat.length, stat.mtime) if is_url(path) else (stat.st_size, stat.st_mtime_ns)
-      return _file_hash(path, stamp)
+      found = _file_hash(path, stamp)
     except OSError as e:
       raise cannot_read(path, e) from e
+    if self.sha256 and found != f'sha256:{self.sha256.lower()}':
+      raise DataError(
+        f'{path} has changed: its content is {found}, and its task expects sha256:{self.sha256}. '
+        'Take the file anew from where it is published, or name the new one in sha256=.'
+      )
+    return found
 
 
 @dataclass(frozen=True)

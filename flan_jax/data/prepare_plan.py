@@ -21,8 +21,8 @@ CODE = 1
 # What is trained on: it comes again, and a validation split may be the evaluation set itself.
 _TRAINED_ON = 'train'
 
-# Of a source: moving a file does not change what is read from it.
-_WHERE_NOT_WHAT = ('path', 'data_dir', 'licence', 'how_to_get')
+# Of a source: moving a file does not change what is read from it, and its content has its hash.
+_WHERE_NOT_WHAT = ('path', 'data_dir', 'licence', 'how_to_get', 'sha256')
 
 
 class PrepareError(ValueError):

@@ -4,13 +4,14 @@ On a terminal there is a bar with the splits under work; elsewhere a line for ea
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from rich import progress
 
 from flan_jax.console import Column, console, print_table, visible
-from flan_jax.data.tokenizing import LossyCharacter, SplitResult
+from flan_jax.data.tokenizing import LossyCharacter, SplitResult, spelled
 from flan_jax.naming import some
 
 _MOST_ROWS = 60  # of the summary; longer ones show only what is not well
@@ -92,6 +93,11 @@ def print_summary(results: Sequence[SplitResult], out=None) -> None:
     print_table(out, _COLUMNS, (_cells(r) for r in shown))
   for line in _messages(results):
     out.print(line)
+  left_out = Counter[str]()
+  for result in well:
+    left_out.update(result.dropped)
+  if left_out:
+    out.print(f'Rows left out: {spelled(left_out)}.')
   totals = (
     sum(r.num_examples for r in well),
     sum(r.input_tokens for r in well),
@@ -102,6 +108,9 @@ def print_summary(results: Sequence[SplitResult], out=None) -> None:
     f'{len(well):,} of {len(results):,} splits are in the cache ({built:,} built now): '
     f'{totals[0]:,} examples, {totals[1]:,} input and {totals[2]:,} target tokens.'
   )
+  lacking = Counter(r.status for r in results if r.status not in ('built', 'kept'))
+  if lacking:
+    out.print(f'Not in the cache: {spelled(lacking)}.')
 
 
 def lossy_warning(results: Iterable[SplitResult], kind: str) -> str:
@@ -166,7 +175,6 @@ def _line(result: SplitResult) -> str:
 
 
 def _cells(result: SplitResult) -> tuple[str, ...]:
-  dropped = ', '.join(f'{count:,} {reason}' for reason, count in result.dropped.items())
   if result.status not in ('built', 'kept'):
     return (result.task, result.split, '-', '-', '-', '', '', result.status)
   return (
@@ -175,7 +183,7 @@ def _cells(result: SplitResult) -> tuple[str, ...]:
     f'{result.num_examples:,}',
     f'{result.input_tokens:,}',
     f'{result.target_tokens:,}',
-    dropped,
+    spelled(result.dropped),
     f'{result.seconds:.1f}',
     result.status,
   )

@@ -176,7 +176,7 @@ def write_split(
     if not count:
       raise ValueError(
         f"Task '{task}' split '{split}' has no examples"
-        + (f' (left out: {left_out})' if left_out else '')
+        + (f' (left out: {spelled(left_out)})' if left_out else '')
         + '; correct its data or its fields=, or leave the task out.'
       )
     found = lossy.found()
@@ -203,6 +203,11 @@ def result_of(manifest: Mapping[str, Any], status: Status) -> SplitResult:
     dropped=manifest.get('dropped', {}),
     lossy={c: LossyCharacter(**f) for c, f in manifest.get('lossy', {}).items()},
   )
+
+
+def spelled(counts: Mapping[str, int]) -> str:
+  """Spells counts for people: {'without output': 3, 'too long': 1} -> '3 without output, ...'."""
+  return ', '.join(f'{count:,} {what}' for what, count in counts.items())
 
 
 def is_disk_error(error: BaseException) -> bool:

@@ -241,55 +241,63 @@ def test_another_seed_draws_other_wordings(tasks, tmp_path):
   assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_epochs_give_each_training_row_several_wordings_the_same_with_any_workers(tasks, tmp_path):
-  module = tasks.module("""
+REPEATED = """
 for name, count in (('P_a', 50), ('P_b', 20)):
   def rows(split, count=count):
     for i in range(count):
-      yield {'question': f'{i}?', 'answer': str(i), 'options': [str(i), 'none', 'all']}
+      yield {'question': f'{i}?', 'answer': str(i)}
   source = GeneratorSource(rows, splits=('train', 'validation'))
   instruction_task(
     name, source=source, templates=TEMPLATES, few_shot=FewShot(k=2), cluster='c', collection='d'
   )
-""")
-  mixture = ','.join(tasks.name(n) for n in ('a', 'b', 'a_fewshot', 'b_fewshot'))
-  made = {}
-  for workers in (1, 8):
-    run(mixture, tmp_path / f'by_{workers}', module, workers=workers, epochs=3)
-    made[workers] = files_of(tmp_path / f'by_{workers}')
-  assert made[1] == made[8]
-  run(mixture, tmp_path / 'once', module)
-  for name in mixture.split(','):
-    several, once = (TaskCache.open(tmp_path / c, name, 'train') for c in ('by_1', 'once'))
-    assert several.num_examples == 3 * once.num_examples
-    assert (several.manifest['epochs'], once.manifest['epochs']) == (3, 1)
-    texts = list(catalogue.text_examples(name, 'train', epochs=(2,)))
-    for i in range(once.num_examples):
-      of_row = [several.metadata(3 * i + epoch) for epoch in range(3)]
+"""
+
+
+def test_epochs_give_each_training_row_several_wordings(tasks, tmp_path):
+  module = tasks.module(REPEATED)
+  names = (tasks.name('a'), tasks.name('a_fewshot'))
+  for cache, epochs in (('thrice', 3), ('once', 1)):
+    run(','.join(names), tmp_path / cache, module, epochs=epochs, max_examples=12)
+  decode = get_vocabulary('bytes').decode
+  for name in names:
+    thrice, once = (TaskCache.open(tmp_path / c, name, 'train') for c in ('thrice', 'once'))
+    assert (thrice.num_examples, once.num_examples) == (36, 12)
+    assert (thrice.manifest['epochs'], once.manifest['epochs']) == (3, 1)
+    third = list(catalogue.text_examples(name, 'train', epochs=(2,)))
+    for i in range(12):
+      of_row = [thrice.metadata(3 * i + epoch) for epoch in range(3)]
       assert [m['epoch'] for m in of_row] == [0, 1, 2] and len({m['id'] for m in of_row}) == 1
-      assert several.example(3 * i)[0].tolist() == once.example(i)[0].tolist()
+      assert thrice.example(3 * i)[0].tolist() == once.example(i)[0].tolist()
+      assert decode(thrice.example(3 * i + 2)[0]) == third[i]['inputs']
       assert 'epoch' not in once.metadata(i)
-      assert get_vocabulary('bytes').decode(several.example(3 * i + 2)[0]) == texts[i]['inputs']
-    prompts = [several.example(i)[0].tobytes() for i in range(several.num_examples)]
-    assert len(set(prompts)) > 1.4 * once.num_examples
-    held_out = [files_of(tmp_path / c / 'tasks' / name / 'validation') for c in ('by_1', 'once')]
+    assert len({decode(thrice.example(i)[0]) for i in range(36)}) > 1.4 * 12
+    held_out = [files_of(tmp_path / c / 'tasks' / name / 'validation') for c in ('thrice', 'once')]
     assert held_out[0] == held_out[1]  # what is evaluated stands there once
 
 
+@pytest.mark.slow
+def test_epochs_are_the_same_with_one_worker_and_with_eight(tasks, tmp_path):
+  module = tasks.module(REPEATED)
+  mixture = ','.join(tasks.name(name) for name in ('a', 'b', 'a_fewshot', 'b_fewshot'))
+  made = []
+  for workers in (1, 8):
+    run(mixture, tmp_path / f'by_{workers}', module, workers=workers, epochs=3)
+    made.append(files_of(tmp_path / f'by_{workers}'))
+  assert made[0] == made[1] and len(made[0]) > 8 * 5
+
+
 def test_the_number_of_epochs_is_part_of_the_key_of_what_is_trained_on(tasks, tmp_path):
-  module = tasks.module(
-    f"task('P_a', {str(tasks.tsv('a.tsv', SUMS))!r}, splits=HashSplit(0.2, key='question'))"
-  )
+  module, name = tasks.module(REPEATED), tasks.name('a')
+  catalogue.import_task_modules((module,))
 
-  def result(**settings):
-    results = run(tasks.name('a'), tmp_path / 'cache', module, **settings)[0].results
-    return {r.split: (r.status, r.num_examples) for r in results}
+  def key(split, **settings):
+    config = PrepareConfig(name, str(tmp_path / 'cache'), tasks_modules=(module,), **settings)
+    _, (job,) = plan(config, [(name, split)], get_vocabulary('bytes'))
+    return job.key
 
-  train, validation = (result()[split][1] for split in ('train', 'validation'))
-  assert result(epochs=1) == {'train': ('kept', train), 'validation': ('kept', validation)}
-  assert result(epochs=2) == {'train': ('built', 2 * train), 'validation': ('kept', validation)}
-  assert result(epochs=2, max_examples=3)['train'] == ('built', 6)  # rows
-  assert result() == {'train': ('built', train), 'validation': ('built', validation)}
+  assert key('train') == key('train', epochs=1)
+  assert len({json.dumps(key('train', epochs=n)) for n in (1, 2, 3)}) == 3
+  assert key('validation') == key('validation', epochs=2)
 
 
 def test_broken_data_fails_its_task_alone_by_name_and_is_never_skipped(tasks, tmp_path):

@@ -17,6 +17,7 @@ from flan_jax.tasks.registry import (
   text_examples,
   unregister,
 )
+from flan_jax.tasks.rows import LeftOut
 from flan_jax.tasks.sources import JSONL, TSV, GeneratorSource
 from flan_jax.tasks.splits import HashSplit
 from flan_jax.tasks.templates import TemplateError
@@ -187,6 +188,20 @@ def test_fields_are_renamed_or_made_and_rows_left_out_are_counted():
   for _ in range(2):  # a second pass counts anew
     assert [e['inputs'] for e in examples] == [f'Say: Q{i}' for i in (1, 3, 5, 7, 9)]
     assert examples.dropped == {'left out by fields=': 5}
+
+
+def test_rows_are_left_out_for_a_reason_that_is_counted():
+  long = 'x' * 1_000_001
+  rows = [{'q': long[:1_000_000], 'answer': 'y'}, {'q': long, 'answer': 'y'}, {'q': 'x'}]
+  rows += [{'q': 'x', 'answer': 'y', 'options': ['a', {'b': [long]}]}]
+
+  def fields(row):
+    return row if 'answer' in row else LeftOut('without answer')
+
+  simple('long', rows, fields=fields)
+  examples = text_examples('long', 'train')
+  assert [example['id'] for example in examples] == ['train-1']
+  assert examples.dropped == {'over 1,000,000 characters in a field': 2, 'without answer': 1}
 
 
 def test_options_and_references_go_along():

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import re
@@ -221,6 +222,22 @@ def test_the_fingerprint_of_a_file_follows_its_content_and_not_its_place(tmp_pat
   assert before == JSONL(b).fingerprint()
   a.write_text('{"x": 12}\n')
   assert JSONL(a).fingerprint() != before
+
+
+def test_a_file_with_another_content_than_its_task_was_made_for_is_refused(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"x": 1}\n')
+  sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+  source = JSONL(path, sha256=sha256.upper())
+  assert [row.fields for row in source.rows()] == [{'x': 1}]
+  assert source.fingerprint() == f'sha256:{sha256}' == JSONL(path).fingerprint()
+  path.write_text('{"x": 2} \n')
+  changed = hashlib.sha256(path.read_bytes()).hexdigest()
+  fails(
+    source, f'{path} has changed: its content is sha256:{changed}', 'name the new one in sha256'
+  )
+  with pytest.raises(DataError, match='has changed'):
+    source.fingerprint()
 
 
 def test_a_generator_is_read_by_split_and_checked():
