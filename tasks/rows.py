@@ -12,7 +12,6 @@ from flan_jax.tasks.readers import DataError
 
 from flan_jax.naming import listing, nearest
 
-
 # The longest text that is read of one field: real ones have tens of thousands of characters, and
 # none of what comes after a window of tokens is ever seen.
 MAX_CHARACTERS = 1_000_000
