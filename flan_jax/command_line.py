@@ -311,6 +311,11 @@ def _add_use_verbs(verb) -> None:
     help="in place of the one that comes with the weights: 'bytes', a SentencePiece model, a "
     'tokenizer.json or a folder with one (T5X has none of its own)',
   )
+  p.add_argument(
+    '--chat_template',
+    help="lay prompts out as a conversation: 'model' for the Jinja template that comes with the "
+    "weights, the path of one, or 'none' (default: 'model', if there is one)",
+  )
 
   p = verb(
     'export',

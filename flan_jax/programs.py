@@ -306,10 +306,9 @@ def generate(args: Namespace) -> int:
 def import_(args: Namespace) -> int:
   """Reads another program's weights."""
   from flan_jax.convert import formats, importing
-  from flan_jax.data import vocabularies
 
-  vocabulary = vocabularies.get_vocabulary(args.vocabulary) if args.vocabulary else None
-  importing.import_checkpoint(formats.open_source(args.source), args.out, vocabulary)
+  source = formats.open_source(args.source)
+  importing.import_checkpoint(source, args.out, args.vocabulary, args.chat_template)
   return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from flan_jax.models.config import TransformerConfig
 
 # float32 bytes that are read at once, so that the copy in their layout stays small beside ours.
-_PIECE_BYTES = 64 << 20
+_PIECE_BYTES = 8 << 20
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.naming import unknown
 
 _PREFIX = 'tokenizer.ggml.'
+_TEMPLATE = 'tokenizer.chat_template'
 # `token_type`, which GGUF took over from SentencePiece with its numbers.
 _CONTROL, _USER_DEFINED = 3, 4
 # What words, numbers and signs are before they are merged; digits in groups of up to {}.
@@ -25,7 +26,7 @@ _WORDS = (
 
 
 def read(reader: Any, title: str) -> Vocabulary | None:
-  """The vocabulary with its chat template, or None if the file has none.
+  """The vocabulary, or None if the file has none.
 
   Args:
     reader: a gguf.GGUFReader.
@@ -40,15 +41,13 @@ def read(reader: Any, title: str) -> Vocabulary | None:
   if kind is None:
     return None
   if kind == 'gpt2':
-    vocabulary = _byte_pairs(fields, title)
-  elif kind == 'llama':
-    vocabulary = _sentencepiece(fields, title)
-  else:
-    raise ConvertError(
-      f'{title}: {unknown("kind of vocabulary", str(kind), ("gpt2", "llama"))} Give one with '
-      '--vocabulary.'
-    )
-  return vocabulary.with_chat_template(fields.get('tokenizer.chat_template'))
+    return _byte_pairs(fields, title)
+  if kind == 'llama':
+    return _sentencepiece(fields, title)
+  raise ConvertError(
+    f'{title}: {unknown("kind of vocabulary", str(kind), ("gpt2", "llama"))} Give one with '
+    '--vocabulary.'
+  )
 
 
 def _byte_pairs(fields: Mapping[str, Any], title: str) -> HuggingFaceVocabulary:
@@ -71,7 +70,10 @@ def _byte_pairs(fields: Mapping[str, Any], title: str) -> HuggingFaceVocabulary:
     if kind in (_CONTROL, _USER_DEFINED):
       added = tokenizers.AddedToken(text, special=kind == _CONTROL, normalized=False)
       tokenizer.add_tokens([added])
-  config: dict[str, Any] = {'add_bos_token': bool(fields.get(f'{_PREFIX}add_bos_token'))}
+  config: dict[str, Any] = {
+    'add_bos_token': bool(fields.get(f'{_PREFIX}add_bos_token')),
+    'chat_template': fields.get(_TEMPLATE),
+  }
   named = {'bos': 'bos', 'eos': 'eos', 'unk': 'unknown', 'pad': 'padding'}
   for name, theirs in named.items():
     token = fields.get(f'{_PREFIX}{theirs}_token_id')
@@ -124,4 +126,6 @@ def _sentencepiece(fields: Mapping[str, Any], title: str) -> SentencePieceVocabu
   made.normalizer_spec.name = 'identity'
   made.normalizer_spec.add_dummy_prefix = bool(fields.get(f'{_PREFIX}add_space_prefix', True))
   made.normalizer_spec.remove_extra_whitespaces = False
-  return SentencePieceVocabulary(made.SerializeToString(deterministic=True), source=title)
+  vocabulary = SentencePieceVocabulary(made.SerializeToString(deterministic=True), source=title)
+  vocabulary.model_chat_template = fields.get(_TEMPLATE)
+  return vocabulary

@@ -83,10 +83,10 @@ def write_config(config: TransformerConfig) -> tuple[Family, dict[str, Any]]:
     # What is written says all that the model is, if it is read back as the same.
     arrays = () if config.tie_embeddings else ('lm_head.weight',)
     try:
-      read = _meaning(read_config(values, family.model_type, arrays)[1])
+      read = meaning(read_config(values, family.model_type, arrays)[1])
     except ConvertError:
       continue  # it has no word for a value
-    differs = [name for name, value in _meaning(config).items() if value != read[name]]
+    differs = [name for name, value in meaning(config).items() if value != read[name]]
     if not differs:
       return family, values
     differences[family.model_type] = differs
@@ -98,7 +98,7 @@ def write_config(config: TransformerConfig) -> tuple[Family, dict[str, Any]]:
   )
 
 
-def _meaning(config: TransformerConfig) -> dict[str, Any]:
+def meaning(config: TransformerConfig) -> dict[str, Any]:
   """What the network computes: a field that changes nothing in it is None."""
   values = dataclasses.asdict(config)
   local = config.local_layers(config.num_decoder_layers)

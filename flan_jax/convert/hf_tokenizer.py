@@ -36,6 +36,7 @@ def tokenizer_files(vocabulary: Vocabulary, model_type: str, vocab_size: int) ->
     # Without a class of its own, transformers would take the model's, which may split otherwise.
     settings = {'tokenizer_class': 'PreTrainedTokenizerFast'}
     settings |= json.loads(files[TOKENIZER_CONFIG])
+    settings.pop('chat_template', None)  # the model's own, which tuning may not have used
   files[TOKENIZER_CONFIG] = to_json(settings)
   if vocabulary.chat:
     files[TEMPLATE_FILE] = vocabulary.chat.template.source.encode()

@@ -18,7 +18,7 @@ from flax import nnx
 from flan_jax import checkpoints, metrics, partitioning
 from flan_jax.convert import arrays
 from flan_jax.convert.source import ConvertError, Source
-from flan_jax.data.vocabularies import Vocabulary
+from flan_jax.data import vocabularies
 from flan_jax.models.config import parameter_count
 from flan_jax.models.transformer import Transformer
 from flan_jax.naming import some
@@ -52,14 +52,19 @@ def load(source: Source) -> Transformer:
 
 
 def import_checkpoint(
-  source: Source, out: str | os.PathLike, vocabulary: Vocabulary | None = None
+  source: Source,
+  out: str | os.PathLike,
+  vocabulary: str | None = None,
+  chat_template: str | None = None,
 ) -> Path:
   """Writes an opened checkpoint to the folder `out` as `train`, `infer` and `evaluate` read one.
 
   Args:
     source: the checkpoint.
     out: folder to write; made if missing.
-    vocabulary: in place of the one that came with the checkpoint.
+    vocabulary: as vocabularies.get_vocabulary takes it, in place of the one that came with it.
+    chat_template: as vocabularies.choose_chat_template takes it; None is the model's own, if it
+      has one.
 
   Returns:
     The folder of its one step, 0.
@@ -71,24 +76,40 @@ def import_checkpoint(
   folder = Path(out) / 'checkpoints'
   if folder.is_dir() and any(folder.iterdir()):
     raise ConvertError(f'{folder} holds checkpoints already; give another --out.')
-  vocabulary = vocabulary or source.read_vocabulary()
-  if vocabulary is not None and vocabulary.size > source.config.vocab_size:
-    raise ConvertError(
-      f'{source.title}: the vocabulary has {vocabulary.size:,} ids and the model embeddings for '
-      f'{source.config.vocab_size:,}; give the one that it was trained with.'
-    )
+  read = _vocabulary(source, vocabulary, chat_template)
   with partitioning.use_mesh(_mesh(source.config.embed_dim)):
     model = load(source)
-    if vocabulary is not None:
-      vocabulary.save(Path(out) / 'vocabulary')
-    meta = {'model': dataclasses.asdict(source.config), 'lengths': LENGTHS}
+    if read is not None:
+      read.save(Path(out) / 'vocabulary')
+    meta = {
+      'model': dataclasses.asdict(source.config),
+      'lengths': LENGTHS,
+      'data': {'step': 0},  # of no mixture, so that no run goes on from here without an optimizer
+    }
     config = checkpoints.CheckpointConfig(asynchronous=False)
     with checkpoints.Checkpoints(folder, config) as saved:
       saved.save(0, model, None, meta)
   print(f'{parameter_count(source.config):,} parameters in {folder / "0"}.')
-  if vocabulary is None:
+  if read is None:
     print('No vocabulary came with them: to answer or export, import with --vocabulary.')
   return folder / '0'
+
+
+def _vocabulary(
+  source: Source, given: str | None, chat_template: str | None
+) -> vocabularies.Vocabulary | None:
+  """The vocabulary that was given or came with the weights, with its chat template."""
+  vocabulary = vocabularies.get_vocabulary(given) if given else source.read_vocabulary()
+  if vocabulary is None:
+    return None
+  if vocabulary.size > source.config.vocab_size:
+    raise ConvertError(
+      f'{source.title}: the vocabulary has {vocabulary.size:,} ids and the model embeddings for '
+      f'{source.config.vocab_size:,}; give the one that it was trained with.'
+    )
+  if chat_template is None and vocabulary.model_chat_template:
+    chat_template = 'model'
+  return vocabularies.choose_chat_template(vocabulary, chat_template)
 
 
 def _read(source: Source, path: str, shape: tuple[int, ...], index: Sequence[slice]) -> np.ndarray:
