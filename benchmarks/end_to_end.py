@@ -27,7 +27,7 @@ def run_ours(args) -> list[tuple[float, float]]:
   """(seconds, useful tokens) of each step."""
   import jax
 
-  from flan_jax import optimizers, partitioning, train
+  from flan_jax import optimizers, partitioning, train, train_state
 
   config = train.TrainConfig(
     model=t5_small.our_config(),
@@ -44,7 +44,7 @@ def run_ours(args) -> list[tuple[float, float]]:
   timed = []
   with partitioning.use_mesh(partitioning.MeshConfig()) as mesh:
     loader = train.make_loader(config)
-    state = jax.jit(lambda key: train.initialize(config, key))(jax.random.key(0))
+    state = jax.jit(lambda key: train_state.initialize(config, key))(jax.random.key(0))
     sharding = partitioning.batch_sharding(mesh)
     step = jax.jit(
       lambda state, batch: train.train_step(

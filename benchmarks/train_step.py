@@ -34,7 +34,7 @@ def measure(step, steps: int) -> list[float]:
 def run_ours(args) -> list[float]:
   import jax
 
-  from flan_jax import optimizers, partitioning, train
+  from flan_jax import optimizers, partitioning, train, train_state
 
   config = train.TrainConfig(
     model=t5_small.our_config(),
@@ -58,7 +58,7 @@ def run_ours(args) -> list[float]:
     return made
 
   with partitioning.use_mesh(partitioning.MeshConfig()) as mesh:
-    state = jax.jit(lambda key: train.initialize(config, key))(jax.random.key(0))
+    state = jax.jit(lambda key: train_state.initialize(config, key))(jax.random.key(0))
     sharding = partitioning.batch_sharding(mesh)
     compiled = jax.jit(
       lambda state, batch: train.train_step(state, batch, config=config, collections=1),

@@ -222,26 +222,39 @@ class Checkpoints:
     Raises:
       ValueError: The checkpoint is of another model; names the parameters that differ.
     """
-    self._check_shapes(step, named_arrays(model))
-    wanted = {PARAMETERS: model} | ({} if opt_state is None else {OPTIMIZER: opt_state})
-    restored = self._manager.restore(
+    base: Any = self.meta(step).get('base')
+    names = named_arrays(model)
+    own = self.parameter_names(step) if base else names.keys()
+    restored = self._restore(step, {name: x for name, x in names.items() if name in own}, opt_state)
+    parameters = restored[PARAMETERS]
+    frozen = {name: x for name, x in names.items() if name not in own}
+    if frozen:
+      parameters = {**parameters, **_restore_base(base, frozen, self.directory / str(step))}
+    model = _like(model, parameters)
+    return model, None if opt_state is None else _like(opt_state, restored[OPTIMIZER])
+
+  def _restore(self, step, parameters, opt_state=None, *, partial: bool = False) -> Any:
+    """Restores arrays by path, of the parameters only those given where `partial`."""
+    self._check_shapes(step, parameters, partial)
+    wanted = {PARAMETERS: parameters}
+    if opt_state is not None:
+      wanted[OPTIMIZER] = named_arrays(opt_state)
+    return self._manager.restore(
       step,
       args=ocp.args.Composite(
-        **{item: ocp.args.StandardRestore(named_arrays(tree)) for item, tree in wanted.items()}
+        **{item: _restore_args(arrays, partial) for item, arrays in wanted.items()}
       ),
     )
-    back = {
-      item: jax.tree.unflatten(
-        jax.tree.structure(tree), [restored[item][name] for name in named_arrays(tree)]
-      )
-      for item, tree in wanted.items()
-    }
-    return back[PARAMETERS], back.get(OPTIMIZER)
 
-  def _check_shapes(self, step: int, wanted: dict[str, Any]):
+  def parameter_names(self, step: int) -> set[str]:
+    """Paths of the parameters that a step's own files hold."""
+    return set(self.meta(step)['shapes'])
+
+  def _check_shapes(self, step: int, wanted: dict[str, Any], partial: bool):
     saved = {name: tuple(shape) for name, (shape, _) in self.meta(step)['shapes'].items()}
     problems = [f'{name} is missing' for name in wanted if name not in saved]
-    problems += [f'{name} is not in this model' for name in saved if name not in wanted]
+    if not partial:
+      problems += [f'{name} is not in this model' for name in saved if name not in wanted]
     problems += [
       f'{name} has shape {saved[name]} there and {tuple(x.shape)} here'
       for name, x in wanted.items()
@@ -254,6 +267,48 @@ class Checkpoints:
         f'{"; ".join(problems[:3])}{more}. Choose the MODEL it was made with, or another '
         f'checkpoint or --workdir.'
       )
+
+
+def identity(checkpoint: str | os.PathLike) -> dict[str, str]:
+  """Names a checkpoint and what it holds, for one that is to be read together with it."""
+  folder, step = locate(checkpoint)
+  return {'path': str(folder / str(step)), 'content': _content(folder / str(step))}
+
+
+def _content(folder: Path) -> str:
+  path = folder / CHECKSUMS
+  return _digest(path) if path.exists() else ''
+
+
+def _restore_base(base: dict[str, str], wanted: dict[str, Any], of: Path) -> dict[str, Any]:
+  """Restores by path the parameters that a checkpoint left in the one it was tuned from."""
+  path = Path(base['path'])
+  if not (path / 'commit_success.txt').exists():
+    raise ValueError(
+      f'Checkpoint {of} holds what training changed in {path}, which is not there; put it back.'
+    )
+  if _content(path) != base['content']:
+    raise DamagedCheckpointError(
+      f'Checkpoint {of} holds what training changed in {path}, which is another checkpoint now; '
+      'put back the one it was.'
+    )
+  verify(path)
+  with Checkpoints(path.parent) as source:
+    return source._restore(int(path.name), wanted, partial=True)[PARAMETERS]
+
+
+def _restore_args(arrays: dict[str, Any], partial: bool):
+  if not partial:
+    return ocp.args.StandardRestore(arrays)
+  layouts = {
+    name: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype) for name, x in arrays.items()
+  }
+  return ocp.args.PyTreeRestore(arrays, restore_args=layouts, partial_restore=True)
+
+
+def _like(tree: Any, arrays: dict[str, Any]) -> Any:
+  """A pytree with arrays by path in place of its leaves."""
+  return jax.tree.unflatten(jax.tree.structure(tree), [arrays[name] for name in named_arrays(tree)])
 
 
 def verify(folder: Path) -> None:

@@ -46,8 +46,18 @@ class GuardState:
   @classmethod
   def create(cls) -> 'GuardState':
     """Statistics of no step at all."""
-    zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
-    return cls(mean=zero, variance=zero, accepted=none, skipped=none, skipped_in_a_row=none)
+
+    # An array for each: the train step donates them, and a buffer can be given away once.
+    def zero(dtype):
+      return jnp.zeros((), dtype)
+
+    return cls(
+      mean=zero(jnp.float32),
+      variance=zero(jnp.float32),
+      accepted=zero(jnp.int32),
+      skipped=zero(jnp.int32),
+      skipped_in_a_row=zero(jnp.int32),
+    )
 
 
 def judge(

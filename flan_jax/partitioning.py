@@ -254,7 +254,7 @@ def check_divisible(fn: Callable, *args) -> None:
     # A new function, as eval_shape remembers what it traced.
     shapes = jax.eval_shape(lambda *args: fn(*args), *args)
   sizes = dict(jax.sharding.get_abstract_mesh().shape)
-  for path, variable in _variables(shapes):
+  for path, variable in variables(shapes):
     axes = _stacked_axes(variable)
     for axis, length, entry in zip(axes, variable.get_value().shape, spec(*axes), strict=True):
       mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
@@ -270,7 +270,7 @@ def check_divisible(fn: Callable, *args) -> None:
 
 def logical_axes(model: Any) -> Any:
   """`model`'s pytree with each parameter replaced by the tuple of its logical axes."""
-  axes = [_stacked_axes(variable) for _, variable in _variables(model)]
+  axes = [_stacked_axes(variable) for _, variable in variables(model)]
   return jax.tree.unflatten(jax.tree.structure(model), axes)
 
 
@@ -288,7 +288,7 @@ class ParameterRow:
 def parameter_table(model: Any) -> list[ParameterRow]:
   """One row for each parameter of `model`, concrete or abstract, in the order of its pytree."""
   rows = []
-  for path, variable in _variables(model):
+  for path, variable in variables(model):
     value = variable.get_value()
     size = math.prod(value.shape) * np.dtype(value.dtype).itemsize
     layout = spec(*_stacked_axes(variable))
@@ -312,12 +312,13 @@ def nearest(number: int, choices: list[int]) -> int:
   return min(choices, key=lambda choice: abs(choice - number))
 
 
-def _variables(model):
+def is_variable(x: Any) -> bool:
+  """Whether `x` is a parameter with its metadata, the leaf of a model."""
+  return hasattr(x, 'get_metadata')
+
+
+def variables(model: Any) -> list[tuple[str, Any]]:
   """(path, variable) of every parameter of a pytree of nnx variables."""
-
-  def is_variable(x):
-    return hasattr(x, 'get_metadata')
-
   flat = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_variable)[0]
   return [(_join(path), variable) for path, variable in flat if is_variable(variable)]
 

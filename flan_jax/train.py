@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from flan_jax import checkpoints, losses, optimizers, partitioning, run_log
 from flan_jax import guard as guard_lib
@@ -25,7 +24,15 @@ from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.models import transformer
-from flan_jax.models.config import TransformerConfig, train_step_flops
+from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
+from flan_jax.naming import unknown
+from flan_jax.train_state import (
+  TrainState,
+  join,
+  restore_or_initialize,
+  split,
+  to_save,
+)
 
 # Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
 # is better, decides which checkpoint is kept as the best.
@@ -87,6 +94,10 @@ class TrainConfig:
     guard: Which updates to skip.
     initial_checkpoint_path: Parameters to start from, with a fresh optimizer; a resumed run
       ignores it.
+    trainable: Regular expression searched for in the paths of parameters; those without it are
+      frozen. None is all, or the adapters alone where the model has them.
+    frozen_dtype: What frozen parameters of INITIAL_CHECKPOINT_PATH are held in; bfloat16 takes
+      half the memory.
     log_every_steps: Steps between log lines.
     evaluate_every_steps: Steps between evaluations, besides the one before the first step and the
       one after the last; 0 leaves only these two.
@@ -103,40 +114,22 @@ class TrainConfig:
   checkpoint: checkpoints.CheckpointConfig = checkpoints.CheckpointConfig()
   guard: guard_lib.GuardConfig = guard_lib.GuardConfig()
   initial_checkpoint_path: str | None = None
+  trainable: str | None = None
+  frozen_dtype: str = 'float32'
   log_every_steps: int = 100
   evaluate_every_steps: int = 0
 
   def __post_init__(self):
     if self.steps < 1:
       raise ValueError(f'TRAIN_STEPS={self.steps} must be at least 1.')
+    if self.frozen_dtype not in DTYPES:
+      raise ValueError(f'FROZEN_DTYPE: {unknown("dtype", self.frozen_dtype, DTYPES)}')
     if self.data.batch_rows % self.microbatches:
       divisors = partitioning.divisors(self.data.batch_rows)
       raise ValueError(
         f'BATCH_SIZE={self.data.batch_rows} rows cannot be split into '
         f'MICROBATCHES={self.microbatches}; use one of {", ".join(map(str, divisors))}.'
       )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-  """What a checkpoint holds. step: int32 scalar, batches consumed (skipped updates included)."""
-
-  step: jax.Array
-  model: transformer.Transformer
-  opt_state: Any
-  guard: guard_lib.GuardState
-
-
-def initialize(config: TrainConfig, key: jax.Array) -> TrainState:
-  """Fresh parameters and optimizer, laid out on the current mesh."""
-  model = transformer.Transformer(config.model, nnx.Rngs(params=key))
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    model=model,
-    opt_state=config.optimizer.init(model),
-    guard=guard_lib.GuardState.create(),
-  )
 
 
 def train_step(
@@ -163,12 +156,15 @@ def train_step(
   mean_loss = sums['loss'] / jnp.maximum(sums['weight'], 1e-9)
   good, guard_state = guard_lib.judge(state.guard, mean_loss, grad_norm, config.guard)
 
+  trained, frozen = split(state.model, config)
+
   def update():
-    updates, opt_state = config.optimizer.update(grads, state.opt_state, state.model)
-    params: Any = state.model
+    updates, opt_state = config.optimizer.update(grads, state.opt_state, trained)
+    params: Any = trained
     return optax.apply_updates(params, updates), opt_state
 
-  model, opt_state = jax.lax.cond(good, update, lambda: (state.model, state.opt_state))
+  trained, opt_state = jax.lax.cond(good, update, lambda: (trained, state.opt_state))
+  model = join(state.model, trained, frozen)
   next_state = TrainState(step=state.step + 1, model=model, opt_state=opt_state, guard=guard_state)
   return next_state, {
     **sums,
@@ -184,7 +180,10 @@ def _sum_gradients(state, batch, config, collections):
   weights = losses.loss_weights(config.loss.normalizing_factor, batch)
   batch = {**batch, 'decoder_loss_weights': weights}
 
-  def loss_fn(model, part, key):
+  trained, frozen = split(state.model, config)
+
+  def loss_fn(trained, part, key):
+    model = join(state.model, trained, frozen)
     logits = model(part, dropout_key=key if config.model.dropout_rate else None)
     loss = losses.cross_entropy(
       logits,
@@ -207,17 +206,17 @@ def _sum_gradients(state, batch, config, collections):
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
   if config.microbatches == 1:
-    grads, sums = grad_fn(state.model, batch, key)
+    grads, sums = grad_fn(trained, batch, key)
     return sums, grads
 
   def body(total, inputs):
     part, index = inputs
-    grads, sums = grad_fn(state.model, part, jax.random.fold_in(key, index))
+    grads, sums = grad_fn(trained, part, jax.random.fold_in(key, index))
     return jax.tree.map(jnp.add, total, (grads, sums)), None
 
   parts = jax.tree.map(lambda x: partitioning.split_rows(x, config.microbatches), batch)
   first, rest = jax.tree.map(lambda x: x[0], parts), jax.tree.map(lambda x: x[1:], parts)
-  start = grad_fn(state.model, first, jax.random.fold_in(key, 0))
+  start = grad_fn(trained, first, jax.random.fold_in(key, 0))
   (grads, sums), _ = jax.lax.scan(body, start, (rest, jnp.arange(1, config.microbatches)))
   return sums, grads
 
@@ -247,7 +246,7 @@ def train(
 
     # ---- state: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
-    state = _restore_or_initialize(config, saved, loader)
+    state = restore_or_initialize(config, saved, loader)
     start = int(state.step)
     run_log.write_facts(workdir, config, mesh, loader, state)
 
@@ -274,17 +273,14 @@ def train(
       if last or stop or _due(step, config.checkpoint.save_every_steps):
         log.flush()
         with log.throughput.paused():
-          saved.save(
-            step,
-            state.model,
-            (state.opt_state, state.guard),
-            meta={
-              'data': loader.position(step),
-              'model': dataclasses.asdict(config.model),
-              'lengths': dict(config.data.lengths),
-            },
-            score=score,
-          )
+          model, base = to_save(state.model, config)
+          meta = {
+            'data': loader.position(step),
+            'model': dataclasses.asdict(config.model),
+            'lengths': dict(config.data.lengths),
+            **base,
+          }
+          saved.save(step, model, (state.opt_state, state.guard), meta=meta, score=score)
         score = None
       if stop:
         saved.wait()
@@ -319,30 +315,6 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
     pack=data.pack,
     decoder_only=config.model.decoder_only,
   )
-
-
-def _restore_or_initialize(config, saved, loader) -> TrainState:
-  key = jax.random.key(config.seed)
-  create = functools.partial(initialize, config)
-  abstract = partitioning.abstract(create, key)
-  step = saved.latest_intact()
-  if step is not None:
-    loader.check_position(saved.meta(step)['data'])
-    model, (opt_state, guard_state) = saved.restore(
-      step, abstract.model, (abstract.opt_state, abstract.guard)
-    )
-    print(f'Going on from step {step} in {saved.directory}.')
-    return TrainState(jnp.asarray(step, jnp.int32), model, opt_state, guard_state)
-  if config.initial_checkpoint_path:
-    folder, step = checkpoints.locate(config.initial_checkpoint_path)
-    checkpoints.verify(folder / str(step))
-    with checkpoints.Checkpoints(folder) as source:
-      model, _ = source.restore(step, abstract.model)
-    print(f'Starting from the parameters in {folder / str(step)} with a fresh optimizer.')
-    opt_state = jax.jit(config.optimizer.init)(model)
-    return TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard_lib.GuardState.create())
-  print('Starting from scratch.')
-  return jax.jit(create)(key)
 
 
 def _place(batch, *, sharding, batch_rows):

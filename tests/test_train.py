@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from flan_jax import checkpoints, guard, optimizers, partitioning, train
+from flan_jax import checkpoints, guard, optimizers, partitioning, train, train_state
 
 ONE_AXIS = partitioning.MeshConfig(data=8)
 
@@ -42,7 +42,7 @@ def assert_same(left, right, tolerance=0.0):
 def take_steps(config, batches, count=1):
   """Runs `train_step` alone on given batches; returns the state and the last metrics."""
   with partitioning.use_mesh(config.mesh):
-    state = jax.jit(lambda key: train.initialize(config, key))(jax.random.key(config.seed))
+    state = jax.jit(lambda key: train_state.initialize(config, key))(jax.random.key(config.seed))
     step = jax.jit(lambda s, b: train.train_step(s, b, config=config, collections=2))
     for batch in batches[:count]:
       placed = {
@@ -153,8 +153,8 @@ def test_fine_tuning_starts_from_parameters_with_a_fresh_optimizer(cache_dir, tm
     partitioning.use_mesh(ONE_AXIS),
     checkpoints.Checkpoints(tmp_path / 'no', config.checkpoint) as empty,
   ):
-    state = train._restore_or_initialize(tuned, empty, train.make_loader(tuned))
-    fresh = jax.jit(lambda key: train.initialize(tuned, key))(jax.random.key(5))
+    state = train_state.restore_or_initialize(tuned, empty, train.make_loader(tuned))
+    fresh = jax.jit(lambda key: train_state.initialize(tuned, key))(jax.random.key(5))
   assert_same(state.model, first.model)
   assert_same(state.opt_state, fresh.opt_state)
   assert int(state.step) == 0
@@ -261,7 +261,7 @@ def parameters_of(workdir):
   config = tiny.make_config('unused')
   with partitioning.use_mesh(ONE_AXIS), checkpoints.Checkpoints(workdir / 'checkpoints') as saved:
     step = saved.latest_intact()
-    abstract = partitioning.abstract(lambda key: train.initialize(config, key), jax.random.key(0))
+    abstract = partitioning.abstract(lambda key: train_state.initialize(config, key), jax.random.key(0))
     state = saved.restore(step, abstract.model, (abstract.opt_state, abstract.guard))
   return step, state
 

@@ -1,0 +1,133 @@
+"""What a run keeps between steps, where it comes from, and which of its parameters change.
+
+Parameters that a run does not change are in no gradient, no optimizer and, where a checkpoint has
+them already, in no checkpoint.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flan_jax import checkpoints, guard, partitioning
+from flan_jax.models import lora, transformer
+from flan_jax.naming import some
+
+Parameters = dict[str, nnx.Param]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a checkpoint holds. step: int32 scalar, batches consumed (skipped updates included)."""
+
+  step: jax.Array
+  model: transformer.Transformer
+  opt_state: Any
+  guard: guard.GuardState
+
+
+def initialize(config: Any, key: jax.Array) -> TrainState:
+  """Fresh parameters and optimizer of a TrainConfig, laid out on the current mesh."""
+  model = transformer.Transformer(config.model, nnx.Rngs(params=key))
+  trained, _ = split(model, config)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    model=model,
+    opt_state=config.optimizer.init(trained),
+    guard=guard.GuardState.create(),
+  )
+
+
+def split(model: transformer.Transformer, config: Any) -> tuple[Parameters, Parameters]:
+  """The parameters that a TrainConfig's run changes, and those that it leaves, by path.
+
+  Raises:
+    ValueError: it would change none.
+  """
+  pattern = config.trainable
+  if pattern is None and config.model.lora is not None:
+    pattern = rf'{lora.SUFFIX}\.'
+  parts: tuple[Parameters, Parameters] = {}, {}
+  for path, variable in partitioning.variables(model):
+    parts[pattern is not None and not re.search(pattern, path)][path] = variable
+  if not parts[0]:
+    raise ValueError(
+      f'TRAINABLE={pattern!r} is found in no parameter; those of the model are called '
+      f'{some(parts[1], 4)}.'
+    )
+  return parts
+
+
+def join(model: transformer.Transformer, *parts: Parameters) -> transformer.Transformer:
+  """The model with the parameters of `split`'s parts in place of its own."""
+  named = {path: variable for part in parts for path, variable in part.items()}
+  paths = [path for path, _ in partitioning.variables(model)]
+  structure = jax.tree.structure(model, is_leaf=partitioning.is_variable)
+  return jax.tree.unflatten(structure, [named[path] for path in paths])
+
+
+def restore_or_initialize(config: Any, saved: checkpoints.Checkpoints, loader: Any) -> TrainState:
+  """The state to go on from: 1. the run's own, 2. INITIAL_CHECKPOINT_PATH, 3. scratch."""
+  key = jax.random.key(config.seed)
+  create = functools.partial(initialize, config)
+  abstract = partitioning.abstract(create, key)
+  step = saved.latest_intact()
+  if step is not None:
+    loader.check_position(saved.meta(step)['data'])
+    model, (opt_state, guard_state) = saved.restore(
+      step, _as_stored(abstract.model, config), (abstract.opt_state, abstract.guard)
+    )
+    print(f'Going on from step {step} in {saved.directory}.')
+    return TrainState(jnp.asarray(step, jnp.int32), model, opt_state, guard_state)
+  if config.initial_checkpoint_path:
+    model = _start_from(config, abstract.model, key)
+    opt_state = jax.jit(config.optimizer.init)(split(model, config)[0])
+    return TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard.GuardState.create())
+  print('Starting from scratch.')
+  return jax.jit(create)(key)
+
+
+def to_save(model: transformer.Transformer, config: Any) -> tuple[Any, Mapping[str, Any]]:
+  """What of a model a checkpoint is to hold, and what its meta is to say of the rest."""
+  trained, frozen = split(model, config)
+  if not frozen or not config.initial_checkpoint_path:
+    return model, {}
+  return trained, {'base': checkpoints.identity(config.initial_checkpoint_path)}
+
+
+def _start_from(config, abstract, key):
+  """The model with the parameters of INITIAL_CHECKPOINT_PATH, its adapters new if not there."""
+  folder, step = checkpoints.locate(config.initial_checkpoint_path)
+  checkpoints.verify(folder / str(step))
+  wanted = dict(partitioning.variables(_as_stored(abstract, config)))
+  with checkpoints.Checkpoints(folder) as source:
+    there = source.parameter_names(step)
+    new = [path for path in wanted if lora.SUFFIX in path and path not in there]
+    found, _ = source.restore(step, {p: x for p, x in wanted.items() if p not in new})
+  print(f'Starting from the parameters in {folder / str(step)} with a fresh optimizer.')
+  if not new:
+    return join(abstract, found)
+
+  def adapters(key):
+    model = transformer.Transformer(config.model, nnx.Rngs(params=key))
+    return {path: x for path, x in partitioning.variables(model) if path in new}
+
+  return join(abstract, found, jax.jit(adapters)(key))
+
+
+def _as_stored(abstract, config):
+  """The abstract model with FROZEN_DTYPE for what comes from another checkpoint and stays."""
+  trained, frozen = split(abstract, config)
+  if not frozen or not config.initial_checkpoint_path:
+    return abstract
+
+  def narrow(x):
+    return jax.ShapeDtypeStruct(x.shape, config.frozen_dtype, sharding=x.sharding)
+
+  return join(abstract, trained, jax.tree.map(narrow, frozen))
