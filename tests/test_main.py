@@ -1,5 +1,6 @@
 """The command line and gin: what is wrong is one sentence with the nearest name."""
 
+import collections
 import json
 import re
 from pathlib import Path
@@ -173,12 +174,37 @@ def test_every_mesh_file_builds(mesh):
 
 def test_the_demos_configuration_changes_only_on_purpose():
   """Golden: `python tests/test_main.py` writes it again."""
-  assert resolved_demo() == json.loads((GOLDEN / 'demo.json').read_text())
+  assert resolved('runs/demo.gin') == json.loads((GOLDEN / 'demo.json').read_text())
 
 
-def resolved_demo():
-  values = main.load_run(['runs/demo.gin'], ["CACHE_DIR = 'c'"]).values
+def test_the_recipes_configurations_change_only_on_purpose():
+  """Golden: `python tests/test_main.py` writes it again."""
+  golden = json.loads((GOLDEN / 'recipes.json').read_text())
+  found = resolved_recipes()
+  assert found['most recipes'] == golden['most recipes']
+  assert found == golden
+
+
+def resolved(name):
+  values = main.load_run([name], ["CACHE_DIR = 'c'"]).values
   return {name: value['value'] for name, value in sorted(values.items())}
+
+
+def resolved_recipes():
+  """What most recipes have, and in what each of them differs; null is a value that one has not."""
+  folder = Path(main.gin_folder())
+  names = sorted(path.relative_to(folder).as_posix() for path in folder.glob('recipes/*.gin'))
+  found = {name: resolved(name) for name in names}
+  keys = sorted({key for values in found.values() for key in values})
+  usual = {
+    key: collections.Counter(values.get(key) for values in found.values()).most_common(1)[0][0]
+    for key in keys
+  }
+  own = {
+    name: {key: values.get(key) for key in keys if values.get(key) != usual[key]}
+    for name, values in found.items()
+  }
+  return {'most recipes': usual, **own}
 
 
 def test_from_gin_to_answers_and_a_report(capsys, tmp_path):
@@ -238,4 +264,5 @@ def test_versions_and_doctor_tell_what_is_installed(capsys):
 
 
 if __name__ == '__main__':
-  (GOLDEN / 'demo.json').write_text(json.dumps(resolved_demo(), indent=1) + '\n')
+  for golden, value in (('demo', resolved('runs/demo.gin')), ('recipes', resolved_recipes())):
+    (GOLDEN / f'{golden}.json').write_text(json.dumps(value, indent=1) + '\n')
