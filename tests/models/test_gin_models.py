@@ -1,6 +1,6 @@
 """The files of gin/models: what they build, and that it has the published number of parameters.
 
-`python tests/models/test_gin_models.py` writes the table of docs/models.md again.
+`python tests/models/test_gin_models.py` writes the sizes in docs/models.md again.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from flan_jax.models.transformer import Transformer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'gin' / 'models'
+DOCUMENT = ROOT / 'docs' / 'models.md'
 
 # What Gemma 3's files hold beside the text model: KerasHub's counts of the whole less its counts of
 # the text model (keras_hub/src/models/gemma3/gemma3_presets.py).
@@ -149,3 +150,31 @@ def test_longer_positions_are_all_that_llama_3_1_adds():
     longer = load(f'llama3_1/{size}')
     assert longer.rope_scaling.factor == 8
     assert dataclasses.replace(longer, rope_scaling=None) == load(f'llama3/{size}')
+
+
+def documented():
+  """docs/models.md with the sizes of every family as the gin files have them."""
+
+  def with_sizes(row):
+    sizes = sorted((n for n in MODELS if n.startswith(row[1])), key=lambda name: count(name))
+    cells = (f'`{name.removeprefix(row[1])}` {shortened(count(name))}' for name in sizes)
+    return f'| `models/{row[1]}` | {", ".join(cells)} |'
+
+  text = DOCUMENT.read_text(encoding='utf-8')
+  return re.sub(r'^\| `models/(\w+/)` \|[^|]*\|', with_sizes, text, flags=re.MULTILINE)
+
+
+def shortened(number):
+  """Three digits: 494M, 1.54B."""
+  return f'{number / 1e9:.3g}B' if number >= 999.5e6 else f'{number / 1e6:.3g}M'
+
+
+def test_the_document_has_every_family_and_size():
+  text = DOCUMENT.read_text(encoding='utf-8')
+  assert text == documented(), 'python tests/models/test_gin_models.py writes the sizes again'
+  folders = {path.name for path in FOLDER.iterdir() if path.is_dir()} - {'demo'}
+  assert set(re.findall(r'^\| `models/(\w+)/`', text, re.MULTILINE)) == folders
+
+
+if __name__ == '__main__':
+  DOCUMENT.write_text(documented(), encoding='utf-8')
