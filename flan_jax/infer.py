@@ -155,10 +155,11 @@ def answer(
   """Answer prompts in batches of few lengths; neither order nor batching changes an answer."""
   tokens, cut = [], []
   for text in prompts:
-    ids = [*vocabulary.encode(text), vocabulary.eos_id]
-    tokens.append(batching.cut(ids, config.input_length, vocabulary.eos_id))
+    ids = vocabulary.encode_prompt(text)
+    tokens.append(vocabulary.cut_prompt(ids, config.input_length))
     cut.append(max(0, len(ids) - config.input_length))
   key = jax.random.key(config.seed) if key is None else key
+  decode = dataclasses.replace(config.decode, eos_id=vocabulary.eos_id)
   buckets = batching.bucket_lengths(config.input_length, config.buckets)
   plan = batching.plan(list(map(len, tokens)), batch_rows=config.batch_rows, buckets=buckets)
   answers: list = [None] * len(prompts)
@@ -166,7 +167,7 @@ def answer(
     inputs = [tokens[i] for i in indices]
     layout = layouts.make_layout((length, 0), vocabulary, decoder_only=model.config.decoder_only)
     batch = batching.make_batch(inputs, None, batch_rows=config.batch_rows, layout=layout)
-    decoded = decoding.generate(model, batching.place(batch), config.decode, key=key)
+    decoded = decoding.generate(model, batching.place(batch), decode, key=key)
     generated, scores = batching.fetch(decoded.tokens, decoded.scores)
     for row, index in enumerate(indices):
       answers[index] = _best(vocabulary, generated[row], scores[row], cut[index])

@@ -20,23 +20,19 @@ class RowExamples:
   """The examples of consecutive rows, in order.
 
   Attributes:
-    inputs: token ids of each example, not above the rows' length.
-    targets: token ids of each example, not above the rows' length.
-    ends_inputs: examples whose last input id is to be EOS because they were cut, int [any].
-    ends_targets: the same for targets.
+    inputs: token ids of each example, not above the rows' length, cut and ended where longer.
+    targets: token ids of each example, likewise.
     collections: collection id of each example, from 1, int32 [num_examples].
     row_starts: first example of each row, int64 [rows + 1].
   """
 
   inputs: Sequence[np.ndarray]
   targets: Sequence[np.ndarray]
-  ends_inputs: np.ndarray
-  ends_targets: np.ndarray
   collections: np.ndarray
   row_starts: np.ndarray
 
 
-def assemble(examples: RowExamples, *, limits: tuple[int, int], eos_id: int) -> Batch:
+def assemble(examples: RowExamples, *, limits: tuple[int, int]) -> Batch:
   """Lays examples out in rows.
 
   inputs [[7, 8, 1], [9, 1]], targets [[3, 1], [4, 5, 1]] in one row of lengths (7, 6):
@@ -47,15 +43,13 @@ def assemble(examples: RowExamples, *, limits: tuple[int, int], eos_id: int) -> 
   Args:
     examples: what to lay out.
     limits: length of inputs and of targets.
-    eos_id: id that ends an example that was cut.
 
   Returns:
     int32 arrays [rows, length], and decoder_loss_weights in float32.
   """
   encoder = Side(examples.row_starts, examples.inputs, limits[0])
   decoder = Side(examples.row_starts, examples.targets, limits[1])
-  inputs = encoder.tokens(examples.ends_inputs, eos_id)
-  targets = decoder.tokens(examples.ends_targets, eos_id)
+  inputs, targets = encoder.tokens(), decoder.tokens()
   decoder_segments = decoder.spread(decoder.numbers)
   shifted = np.zeros_like(targets)
   shifted[1:] = targets[:-1]
@@ -111,13 +105,9 @@ class Side:
     """Each token's place in its example; 0 in padding."""
     return self._join([self._count[: len(ids)] for ids in self._ids])
 
-  def tokens(self, cut: np.ndarray | None = None, eos_id: int = 0) -> np.ndarray:
-    """All tokens in line, examples that were cut ending in EOS."""
-    tokens = self._join(self._ids)
-    if cut is not None:
-      ends = (self.starts + self.lengths)[self.numbers > 0]
-      tokens[ends[cut] - 1] = eos_id
-    return tokens
+  def tokens(self) -> np.ndarray:
+    """All tokens in line."""
+    return self._join(self._ids)
 
   def _join(self, of_examples: Sequence[np.ndarray]) -> np.ndarray:
     """One array of each example, in line with the padding between rows, int32."""

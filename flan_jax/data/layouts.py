@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from flan_jax.data import features
+from flan_jax.data.cache_layout import CacheInfo
 from flan_jax.data.features import Batch, RowExamples
-from flan_jax.data.vocabularies import Vocabulary
+from flan_jax.data.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,9 @@ class EncoderDecoder:
     """What examples of so many input and target tokens [n, 2] take of the two sides, [n, 2]."""
     return lengths
 
-  def assemble(self, examples: RowExamples, *, eos_id: int) -> Batch:
+  def assemble(self, examples: RowExamples) -> Batch:
     """The features of these rows; see features.assemble."""
-    return features.assemble(examples, limits=self.limits, eos_id=eos_id)
+    return features.assemble(examples, limits=self.limits)
 
   def prompts(self, inputs: Sequence[np.ndarray], rows: int) -> Batch:
     """Inputs, one a row, as decoding.generate takes them; rows that are left over are empty."""
@@ -82,7 +83,7 @@ class DecoderOnly:
     used = lengths.sum(axis=1) - 1 - self.inputs_end + (self.bos_id is not None)
     return np.column_stack([np.maximum(used, 0), np.zeros_like(used)])
 
-  def assemble(self, examples: RowExamples, *, eos_id: int) -> Batch:
+  def assemble(self, examples: RowExamples) -> Batch:
     """Lays examples out in rows.
 
     inputs [[7, 8, 1], [9, 1]], targets [[3, 1], [4, 5, 1]], limits (7, 6), no bos_id:
@@ -90,20 +91,12 @@ class DecoderOnly:
       decoder_target_tokens  [8, 3, 1, 4, 5, 1, 0, ...]   decoder_positions   [0, 1, 2, 0, 1, 2, 0]
       decoder_loss_weights   [0, 1, 1, 1, 1, 1, 0, ...]   decoder_prefix      [1, 1, 0, 1, 0, 0, 0]
 
-    Args:
-      examples: what to lay out.
-      eos_id: id that ends an example whose targets were cut.
-
     Returns:
       int32 arrays [rows, length], and decoder_loss_weights in float32, which count targets only.
     """
-    cut = np.zeros(len(examples.targets), bool)
-    cut[examples.ends_targets] = True
     prompts = [self._prompt(ids) for ids in examples.inputs]
-    sequences = [
-      np.concatenate([prompt, targets[:-1], [eos_id]] if ends else [prompt, targets])
-      for prompt, targets, ends in zip(prompts, examples.targets, cut, strict=True)
-    ]
+    pairs = zip(prompts, examples.targets, strict=True)
+    sequences = [np.concatenate(pair) for pair in pairs]
     length = sum(self.limits)
     read = features.Side(examples.row_starts, [ids[:-1] for ids in sequences], length)
     predicted = features.Side(examples.row_starts, [ids[1:] for ids in sequences], length)
@@ -138,11 +131,14 @@ class DecoderOnly:
 Layout = EncoderDecoder | DecoderOnly
 
 
-def make_layout(limits: tuple[int, int], vocabulary: Vocabulary, *, decoder_only: bool) -> Layout:
-  """The layout of a kind of model for what was tokenised with a vocabulary."""
+def make_layout(
+  limits: tuple[int, int], tokens: Vocabulary | CacheInfo, *, decoder_only: bool
+) -> Layout:
+  """The layout of a kind of model for what a vocabulary, or that of a cache, has made."""
   if not decoder_only:
     return EncoderDecoder(limits)
-  return DecoderOnly(limits)
+  inputs_end = tuple(tokens.prompt_end) == (tokens.eos_id,)
+  return DecoderOnly(limits, tokens.bos_id, inputs_end)
 
 
 def _one_a_row(ids: Sequence[np.ndarray], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax.data import cache, features, layouts, statistics, vocabularies
+from flan_jax.data import cache, features, layouts, statistics
 from flan_jax.data.mixture import Mixture, ResolvedMixture, resolve
 from flan_jax.data.order import DrawOrder
 from flan_jax.data.prefetch import Prefetcher
@@ -77,8 +77,7 @@ class Loader:
     self.pack = pack
     self.collections = mixture.collections
     self._info = cache.read_cache_info(cache_dir)
-    vocabulary = vocabularies.load_vocabulary(os.path.join(cache_dir, 'vocabulary'))
-    self.layout = layouts.make_layout(limits, vocabulary, decoder_only=decoder_only)
+    self.layout = layouts.make_layout(limits, self._info, decoder_only=decoder_only)
     self._sources = TaskSources(cache_dir, mixture, self._info)
     self._size = choose_size(
       self._make_order,
@@ -131,7 +130,7 @@ class Loader:
     row_starts = plan.row_starts[first + start : first + stop + 1]
     chosen = slice(int(row_starts[0]), int(row_starts[-1]))
     examples = self._sources.row_examples(plan, chosen, row_starts)
-    return self.layout.assemble(examples, eos_id=self._info.eos_id)
+    return self.layout.assemble(examples)
 
   def window(self, window: int) -> WindowPlan:
     """The plan of a window; the last few are kept."""

@@ -30,6 +30,7 @@ class TaskSources:
       cache.TaskCache.open(cache_dir, task, mixture.split, info=info, manifest=manifest)
       for task, manifest in zip(mixture.tasks, mixture.manifests, strict=True)
     ]
+    self._prompt_end, self._target_end = tuple(info.prompt_end), (info.eos_id,)
     self._read_tokens = [task.read_tokens for task in opened]
     self._offsets = [task.offsets for task in opened]
     ids = {name: i + 1 for i, name in enumerate(mixture.collections)}
@@ -45,25 +46,30 @@ class TaskSources:
     return np.concatenate(found).reshape(-1, 3) if found else np.zeros((0, 3), np.int64)
 
   def row_examples(self, plan: WindowPlan, chosen: slice, row_starts: np.ndarray) -> RowExamples:
-    """The tokens of planned examples, cut to their planned lengths."""
+    """The tokens of planned examples; those that are cut end as whole ones do."""
     tasks = plan.draws.tasks[chosen]
     lengths, bounds = plan.lengths[chosen], plan.bounds[chosen]
+    cut = (np.diff(bounds, axis=1) > lengths).tolist()
     inputs, targets = [], []
-    for task, (start, middle, end), (num_inputs, num_targets) in zip(
-      tasks.tolist(), bounds.tolist(), lengths.tolist(), strict=True
+    for task, (start, middle, end), (num_inputs, num_targets), (cut_inputs, cut_targets) in zip(
+      tasks.tolist(), bounds.tolist(), lengths.tolist(), cut, strict=True
     ):
       tokens = self._read_tokens[task](start, end)
-      inputs.append(tokens[:num_inputs])
-      targets.append(tokens[middle - start : middle - start + num_targets])
-    cut = np.diff(bounds, axis=1) > lengths
+      first, second = tokens[:num_inputs], tokens[middle - start : middle - start + num_targets]
+      inputs.append(_ended(first, self._prompt_end) if cut_inputs else first)
+      targets.append(_ended(second, self._target_end) if cut_targets else second)
     return RowExamples(
       inputs=inputs,
       targets=targets,
-      ends_inputs=np.flatnonzero(cut[:, 0]),
-      ends_targets=np.flatnonzero(cut[:, 1]),
       collections=self._collections[tasks],
       row_starts=row_starts,
     )
+
+
+def _ended(tokens: np.ndarray, end: tuple[int, ...]) -> np.ndarray:
+  """Tokens of which the last are replaced by `end`, or by as much of its end as fits."""
+  end = end[max(0, len(end) - len(tokens)) :]
+  return np.concatenate([tokens[: len(tokens) - len(end)], np.asarray(end, tokens.dtype)])
 
 
 def _allow_open_files(needed: int) -> None:

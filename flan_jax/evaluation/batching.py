@@ -73,13 +73,10 @@ def make_batch(
   rows = features.RowExamples(
     inputs=inputs,
     targets=targets,
-    ends_inputs=np.zeros(0, np.int64),
-    ends_targets=np.zeros(0, np.int64),
     collections=np.ones(len(inputs), np.int32),
     row_starts=np.minimum(np.arange(batch_rows + 1), len(inputs)),
   )
-  # `cut` has ended what was too long, so nothing is left to end here.
-  return {**layout.assemble(rows, eos_id=-1), **prompts}
+  return {**layout.assemble(rows), **prompts}
 
 
 def place(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

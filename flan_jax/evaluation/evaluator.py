@@ -219,6 +219,7 @@ def _run(model, config, examples, vocabulary, progress) -> list[tuple[np.ndarray
     batching.plan([len(e.inputs) for e in examples], batch_rows=config.batch_rows, buckets=buckets)
   )
   key = jax.random.key(config.seed)
+  decode = dataclasses.replace(config.decode, eos_id=vocabulary.eos_id)
   outputs: list = [None] * len(examples)
   bar = metrics.Progress('evaluating', len(batches)) if progress else None
   with bar or contextlib.nullcontext():
@@ -236,7 +237,7 @@ def _run(model, config, examples, vocabulary, progress) -> list[tuple[np.ndarray
         )
       )
       sums = _score_rows(model, batch)
-      decoded = decoding.generate(model, batch, config.decode, key=key)
+      decoded = decoding.generate(model, batch, decode, key=key)
       tokens, sums = batching.fetch(decoded.tokens, sums)
       for row, index in enumerate(indices):
         outputs[index] = (tokens[row, 0], sums[row])

@@ -24,15 +24,13 @@ def test_two_examples_in_one_row():
   rows = RowExamples(
     inputs=[np.array([7, 8, 1]), np.array([9, 1])],
     targets=[np.array([3, 1]), np.array([4, 5, 1])],
-    ends_inputs=np.zeros(0, int),
-    ends_targets=np.array([1]),
     collections=np.array([2, 3], np.int32),
     row_starts=np.array([0, 2]),
   )
-  batch = layouts.DecoderOnly((5, 4), bos_id=6).assemble(rows, eos_id=11)
+  batch = layouts.DecoderOnly((5, 4), bos_id=6).assemble(rows)
   expected = {
     'decoder_input_tokens': [6, 7, 8, 3, 6, 9, 4, 5, 0],
-    'decoder_target_tokens': [7, 8, 3, 1, 9, 4, 5, 11, 0],
+    'decoder_target_tokens': [7, 8, 3, 1, 9, 4, 5, 1, 0],
     'decoder_loss_weights': [0, 0, 1, 1, 0, 1, 1, 1, 0],
     'decoder_segment_ids': [1, 1, 1, 1, 2, 2, 2, 2, 0],
     'decoder_positions': [0, 1, 2, 3, 0, 1, 2, 3, 0],
@@ -53,12 +51,10 @@ def test_rows_give_back_every_example(pairs, bos_id, inputs_end):
   rows = RowExamples(
     inputs,
     targets,
-    np.zeros(0, int),
-    np.zeros(0, int),
     np.ones(len(pairs), np.int32),
     np.arange(len(pairs) + 1),
   )
-  batch = layout.assemble(rows, eos_id=1)
+  batch = layout.assemble(rows)
   lengths = np.array([[len(i), len(t)] for i, t in zip(inputs, targets, strict=True)])
   used = (batch['decoder_segment_ids'] > 0).sum(axis=1)
   np.testing.assert_array_equal(used, layout.row_lengths(lengths)[:, 0])
