@@ -204,17 +204,12 @@ def test_quantised_arrays_are_what_they_stand_for(name, shared, tmp_path, load):
   np.testing.assert_array_equal(found['decoder.layers.attention_norm.scale'][1], norm)
 
 
-def test_gemma_27b_scales_its_queries_otherwise():
-  fields = {
-    'gemma2.embedding_length': 4608,
-    'gemma2.attention.head_count': 32,
-    'gemma2.attention.key_length': 128,
-    'gemma2.block_count': 46,
-  }
-  table = {'token_embd.weight': gguf_file.Stored((256_000, 4608), 'float32', None)}
-  assert gguf_file._values('gemma2', fields, table, 'x')['query_pre_attn_scalar'] == 144
-  fields['gemma2.block_count'] = 42
-  assert gguf_file._values('gemma2', fields, table, 'x')['query_pre_attn_scalar'] == 128
+@pytest.mark.parametrize(('layers', 'width'), [(42, 8), (46, 4)])
+def test_gemma_27b_scales_its_queries_otherwise(layers, width, tiny, tmp_path):
+  config, given = tiny('gemma2')
+  config['num_hidden_layers'] = layers  # by which llama.cpp, too, knows the 27B
+  path = convert(tmp_path / 'm.gguf', config, given)
+  assert gguf_file.open_file(path).config.score_scale == width**-0.5
 
 
 # ---- vocabularies
@@ -338,7 +333,7 @@ def test_quantisations_that_gguf_does_not_read_are_named(tmp_path, tiny):
   name = b'output_norm.weight'
   place = whole.index(struct.pack('<Q', len(name)) + name) + 8 + len(name) + 4 + 8
   path.write_bytes(whole[:place] + struct.pack('<I', 999) + whole[place + 4 :])
-  refused(path, 'has a quantisation that the package gguf does not know: 999 is not a valid')
+  refused(path, 'has a quantisation that the package gguf does not know: .*999.* is not a valid')
 
 
 def test_other_architectures_and_fields_are_named(tmp_path, tiny):
