@@ -10,8 +10,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,20 +18,17 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from flan_jax import partitioning
+from flan_jax import checkpoint_files, partitioning
+from flan_jax.checkpoint_files import DamagedCheckpointError, free_name, verify, write_checksums
 
-CHECKSUMS = 'checksums.json'
 PARAMETERS = 'parameters'
 OPTIMIZER = 'optimizer'
 META = 'meta'
+_CHUNK_BYTES = 8 << 20
 
 
 class CheckpointError(ValueError):
   """A checkpoint that could not be written."""
-
-
-class DamagedCheckpointError(ValueError):
-  """A checkpoint whose files are not what was written; the message names the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +70,33 @@ class Checkpoints:
   Args:
     directory: The folder that holds one sub-folder per step.
     config: What to keep; None opens the folder for reading only.
+    memory_bytes: Copies no more of the parameters than this at a time while saving them, which
+      the largest of them must fit in; None copies all of them, so that training can go on.
   """
 
-  def __init__(self, directory: str | os.PathLike, config: CheckpointConfig | None = None):
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    config: CheckpointConfig | None = None,
+    *,
+    memory_bytes: int | None = None,
+  ):
     self.directory = Path(directory).resolve()
     self._config = config
+    self._chunk_bytes = None
+    handlers = None
+    if memory_bytes is not None:
+      # What is compressed at a time is a chunk, which else is as large as a device's whole part.
+      self._chunk_bytes = min(memory_bytes, _CHUNK_BYTES)
+      gigabytes: Any = (memory_bytes + 1) / 1e9  # Orbax takes fractions, and rounds none up
+      handler = ocp.StandardCheckpointHandler(save_concurrent_gb=gigabytes)
+      handlers = {PARAMETERS: handler, META: ocp.JsonCheckpointHandler()}
     self._hasher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='checksums')
     self._unhashed: list[int] = []
     self._hashing: list[concurrent.futures.Future] = []
     self._manager = ocp.CheckpointManager(
       self.directory,
+      item_handlers=handlers,
       options=ocp.CheckpointManagerOptions(
         create=config is not None,
         read_only=config is None,
@@ -150,6 +162,7 @@ class Checkpoints:
     """
     self._hash_committed()
     parameters = named_arrays(model)
+    chunks = jax.tree.map(lambda x: ocp.SaveArgs(chunk_byte_size=self._chunk_bytes), parameters)
     shapes = {name: [list(x.shape), str(x.dtype)] for name, x in parameters.items()}
     optimizer = {}
     if opt_state is not None:
@@ -159,7 +172,7 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(
           **{
-            PARAMETERS: ocp.args.StandardSave(parameters),
+            PARAMETERS: ocp.args.StandardSave(parameters, save_args=chunks),
             **optimizer,
             META: ocp.args.JsonSave({**meta, 'step': step, 'shapes': shapes}),
           }
@@ -177,7 +190,7 @@ class Checkpoints:
     if self._unhashed:
       self._manager.wait_until_finished()
       for step in self._unhashed:
-        self._hashing.append(self._hasher.submit(_write_checksums, self.directory / str(step)))
+        self._hashing.append(self._hasher.submit(write_checksums, self.directory / str(step)))
       self._unhashed.clear()
 
   def latest_intact(self, report=print) -> int | None:
@@ -192,7 +205,7 @@ class Checkpoints:
         verify(self.directory / str(step))
         return step
       except DamagedCheckpointError as error:
-        aside = _free_name(self.directory / f'damaged-{step}')
+        aside = free_name(self.directory / f'damaged-{step}')
         (self.directory / str(step)).rename(aside)
         report(f'{error} It was set aside as {aside.name}; using the one before.')
     if steps:
@@ -269,30 +282,9 @@ class Checkpoints:
       )
 
 
-def identity(checkpoint: str | os.PathLike) -> dict[str, str]:
-  """Names a checkpoint and what it holds, for one that is to be read together with it."""
-  folder, step = locate(checkpoint)
-  return {'path': str(folder / str(step)), 'content': _content(folder / str(step))}
-
-
-def _content(folder: Path) -> str:
-  path = folder / CHECKSUMS
-  return _digest(path) if path.exists() else ''
-
-
 def _restore_base(base: dict[str, str], wanted: dict[str, Any], of: Path) -> dict[str, Any]:
   """Restores by path the parameters that a checkpoint left in the one it was tuned from."""
-  path = Path(base['path'])
-  if not (path / 'commit_success.txt').exists():
-    raise ValueError(
-      f'Checkpoint {of} holds what training changed in {path}, which is not there; put it back.'
-    )
-  if _content(path) != base['content']:
-    raise DamagedCheckpointError(
-      f'Checkpoint {of} holds what training changed in {path}, which is another checkpoint now; '
-      'put back the one it was.'
-    )
-  verify(path)
+  path = checkpoint_files.base_folder(base, of)
   with Checkpoints(path.parent) as source:
     return source._restore(int(path.name), wanted, partial=True)[PARAMETERS]
 
@@ -311,52 +303,6 @@ def _like(tree: Any, arrays: dict[str, Any]) -> Any:
   return jax.tree.unflatten(jax.tree.structure(tree), [arrays[name] for name in named_arrays(tree)])
 
 
-def verify(folder: Path) -> None:
-  """Raises DamagedCheckpointError unless every file of a checkpoint is as it was written."""
-  if not (folder / 'commit_success.txt').exists():
-    raise DamagedCheckpointError(f'Checkpoint {folder} was never finished.')
-  try:
-    expected = json.loads((folder / CHECKSUMS).read_text())
-  except FileNotFoundError:
-    # Killed between Orbax's commit and our checksums: complete, and Orbax checks its own structure.
-    return
-  except ValueError as e:
-    raise DamagedCheckpointError(f'{folder / CHECKSUMS} is damaged: {e}.') from e
-  for name, digest in expected.items():
-    path = folder / name
-    if not path.exists():
-      raise DamagedCheckpointError(f'Checkpoint {folder} has lost its file {name}.')
-    if _digest(path) != digest:
-      raise DamagedCheckpointError(
-        f'Checkpoint {folder} is damaged: {name} is not what was written.'
-      )
-
-
-def locate(checkpoint: str | os.PathLike) -> tuple[Path, int]:
-  """Resolves a workdir, its `checkpoints` folder or one step's folder to (folder, step).
-
-  Raises:
-    FileNotFoundError: Nothing there is a checkpoint; says what is.
-  """
-  path = Path(checkpoint).expanduser().resolve()
-  if path.name.isdigit() and (path / 'commit_success.txt').exists():
-    return path.parent, int(path.name)
-  for folder in (path, path / 'checkpoints'):
-    steps = [
-      int(p.name)
-      for p in (folder.iterdir() if folder.is_dir() else ())
-      if p.name.isdigit() and (p / 'commit_success.txt').exists()
-    ]
-    if steps:
-      return folder, max(steps)
-  siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-  raise FileNotFoundError(
-    f'{path} holds no finished checkpoint. Give a --workdir of a run, its checkpoints folder, or '
-    f'checkpoints/STEP.'
-    + (f' Beside it lie: {", ".join(siblings[:10])}.' if siblings and not path.exists() else '')
-  )
-
-
 def _preservation(config: CheckpointConfig):
   policies: list[Any] = [checkpoint_managers.LatestN(config.keep_last)]
   if config.keep_best:
@@ -368,32 +314,3 @@ def _preservation(config: CheckpointConfig):
       )
     )
   return checkpoint_managers.AnyPreservationPolicy(policies)
-
-
-def _write_checksums(folder: Path) -> None:
-  if jax.process_index() != 0:
-    return
-  try:
-    digests = {
-      str(path.relative_to(folder)): _digest(path)
-      for path in sorted(folder.rglob('*'))
-      if path.is_file() and not path.name.startswith(CHECKSUMS)
-    }
-    part = folder / (CHECKSUMS + '.part')
-    part.write_text(json.dumps(digests, indent=1))
-    part.replace(folder / CHECKSUMS)
-  except FileNotFoundError:
-    # Retention has deleted this step meanwhile; there is nothing left to protect.
-    return
-
-
-def _digest(path: Path) -> str:
-  with path.open('rb') as f:
-    return hashlib.file_digest(f, 'blake2b').hexdigest()[:32]
-
-
-def _free_name(path: Path) -> Path:
-  candidate, n = path, 1
-  while candidate.exists():
-    candidate, n = path.with_name(f'{path.name}-{n}'), n + 1
-  return candidate

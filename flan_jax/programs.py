@@ -334,10 +334,10 @@ class _Loaded:
 
   def inference(self, batch_rows: int):
     """How infer.py is to answer; the checksums tell one checkpoint from another."""
-    from flan_jax import checkpoints
+    from flan_jax import checkpoint_files
     from flan_jax import infer as inference
 
-    checksums = self.path / checkpoints.CHECKSUMS
+    checksums = self.path / checkpoint_files.CHECKSUMS
     content = checksums.read_bytes() if checksums.exists() else b''
     return inference.InferConfig(
       input_length=self.lengths['inputs'],
@@ -353,13 +353,13 @@ def _load(args: Namespace) -> _Loaded:
   import jax
   from flax import nnx
 
-  from flan_jax import checkpoints, decoding, partitioning
+  from flan_jax import checkpoint_files, checkpoints, decoding, partitioning
   from flan_jax.data import vocabularies
   from flan_jax.models import transformer
   from flan_jax.models.config import TransformerConfig
 
-  folder, step = checkpoints.locate(args.checkpoint)
-  checkpoints.verify(folder / str(step))
+  folder, step = checkpoint_files.locate(args.checkpoint)
+  checkpoint_files.verify(folder / str(step))
   vocabulary = vocabularies.load_vocabulary(folder.parent / 'vocabulary')
   with (
     partitioning.use_mesh(partitioning.MeshConfig()),

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flan_jax import checkpoints, guard, partitioning
+from flan_jax import checkpoint_files, checkpoints, guard, partitioning
 from flan_jax.models import lora, transformer
 from flan_jax.naming import some
 
@@ -98,13 +98,13 @@ def to_save(model: transformer.Transformer, config: Any) -> tuple[Any, Mapping[s
   trained, frozen = split(model, config)
   if not frozen or not config.initial_checkpoint_path:
     return model, {}
-  return trained, {'base': checkpoints.identity(config.initial_checkpoint_path)}
+  return trained, {'base': checkpoint_files.identity(config.initial_checkpoint_path)}
 
 
 def _start_from(config, abstract, key):
   """The model with the parameters of INITIAL_CHECKPOINT_PATH, its adapters new if not there."""
-  folder, step = checkpoints.locate(config.initial_checkpoint_path)
-  checkpoints.verify(folder / str(step))
+  folder, step = checkpoint_files.locate(config.initial_checkpoint_path)
+  checkpoint_files.verify(folder / str(step))
   wanted = dict(partitioning.variables(_as_stored(abstract, config)))
   with checkpoints.Checkpoints(folder) as source:
     there = source.parameter_names(step)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flan_jax import checkpoints
+from flan_jax import checkpoint_files, checkpoints
 
 CONFIG = checkpoints.CheckpointConfig(save_every_steps=1, keep_last=3, keep_best=1)
 
@@ -119,7 +119,7 @@ def test_a_folder_of_damaged_checkpoints_only_is_refused(tmp_path):
   save(tmp_path, [1])
   flip_a_byte(data_file(tmp_path / '1'))
   with checkpoints.Checkpoints(tmp_path) as saved:
-    with pytest.raises(checkpoints.DamagedCheckpointError, match=r'Every checkpoint .* \[1\]'):
+    with pytest.raises(checkpoint_files.DamagedCheckpointError, match=r'Every checkpoint .* \[1\]'):
       saved.latest_intact(lambda line: None)
 
 
@@ -164,18 +164,18 @@ def test_a_save_killed_at_any_moment_is_never_taken_for_a_checkpoint(tmp_path):
 def test_locate_finds_the_newest_step_of_a_workdir_and_names_what_is_missing(tmp_path):
   save(tmp_path / 'checkpoints', [1, 2])
   folder = tmp_path.resolve() / 'checkpoints'
-  assert checkpoints.locate(tmp_path) == (folder, 2)
-  assert checkpoints.locate(folder) == (folder, 2)
-  assert checkpoints.locate(folder / '1') == (folder, 1)
+  assert checkpoint_files.locate(tmp_path) == (folder, 2)
+  assert checkpoint_files.locate(folder) == (folder, 2)
+  assert checkpoint_files.locate(folder / '1') == (folder, 1)
   with pytest.raises(FileNotFoundError, match='holds no finished checkpoint'):
-    checkpoints.locate(tmp_path / 'checkpoint')
+    checkpoint_files.locate(tmp_path / 'checkpoint')
 
 
 def test_checksums_cover_every_file(tmp_path):
   save(tmp_path, [1])
-  listed = set(json.loads((tmp_path / '1' / checkpoints.CHECKSUMS).read_text()))
+  listed = set(json.loads((tmp_path / '1' / checkpoint_files.CHECKSUMS).read_text()))
   files = {str(p.relative_to(tmp_path / '1')) for p in (tmp_path / '1').rglob('*') if p.is_file()}
-  assert listed == files - {checkpoints.CHECKSUMS}
+  assert listed == files - {checkpoint_files.CHECKSUMS}
 
 
 def test_impossible_settings_are_refused():

@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 from test_train import arrays, assert_same
 
-from flan_jax import checkpoints, partitioning, train, train_state
+from flan_jax import checkpoint_files, checkpoints, partitioning, train, train_state
 from flan_jax.models import lora
 from flan_jax.models.config import Lora
 from flan_jax.models.transformer import Transformer
@@ -107,7 +107,7 @@ def test_a_base_that_is_gone_or_another_is_named(base, adapted, cache_dir, tmp_p
         saved.restore(4, abstract)
     finally:
       aside.rename(folder)
-    checksums = folder / checkpoints.CHECKSUMS
+    checksums = folder / checkpoint_files.CHECKSUMS
     content = checksums.read_text()
     checksums.write_text(content + ' ')
     try:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
-from flan_jax import checkpoints, metrics
+from flan_jax import checkpoint_files, checkpoints, metrics
 from flan_jax.convert import names, zarr_arrays
 from flan_jax.convert.arrays import Layout, Stored, sizes
 from flan_jax.convert.hf_config import write_config
@@ -44,10 +44,11 @@ def export_checkpoint(
     ConvertError: the model is no architecture of Hugging Face, or something is in `out` already.
     ValueError: the checkpoint or its vocabulary is damaged.
   """
-  folder, step = checkpoints.locate(checkpoint)
-  checkpoints.verify(folder / str(step))
+  folder, step = checkpoint_files.locate(checkpoint)
+  checkpoint_files.verify(folder / str(step))
   with checkpoints.Checkpoints(folder) as saved:
-    config = TransformerConfig(**saved.meta(step)['model'])
+    meta = saved.meta(step)
+  config = TransformerConfig(**meta['model'])
   family, values = write_config(config)
   out = Path(out).resolve()
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -67,14 +68,22 @@ def export_checkpoint(
     for name, data in files.items():
       (partial / name).write_bytes(data)
     table = names.ungated(family.table) if config.activation == 'relu' else family.table
-    stored = zarr_arrays.open_orbax(folder / str(step) / checkpoints.PARAMETERS)
-    parameters = {keys[0]: array for keys, array in stored.items()}
+    parameters = _open_parameters(folder / str(step), meta.get('base'))
     _write_weights(partial, parameters, table, config, max_file_bytes)
     partial.replace(out)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   print(f'{family.architectures[0]} in {out}.')
   return out
+
+
+def _open_parameters(folder: Path, base: dict[str, str] | None) -> dict[str, Stored]:
+  """The parameters of a checkpoint by path, with those that it left where it was tuned from."""
+  stored = zarr_arrays.open_orbax(folder / checkpoints.PARAMETERS)
+  parameters = {keys[0]: array for keys, array in stored.items()}
+  if base is None:
+    return parameters
+  return _open_parameters(checkpoint_files.base_folder(base, folder), None) | parameters
 
 
 class _Parameter(NamedTuple):

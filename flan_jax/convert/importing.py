@@ -87,7 +87,8 @@ def import_checkpoint(
       'data': {'step': 0},  # of no mixture, so that no run goes on from here without an optimizer
     }
     config = checkpoints.CheckpointConfig(asynchronous=False)
-    with checkpoints.Checkpoints(folder, config) as saved:
+    largest = max(x.nbytes for x in jax.tree.leaves(model))
+    with checkpoints.Checkpoints(folder, config, memory_bytes=largest) as saved:
       saved.save(0, model, None, meta)
   print(f'{parameter_count(source.config):,} parameters in {folder / "0"}.')
   if read is None:
