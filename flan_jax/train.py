@@ -306,6 +306,15 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
     skip_missing=data.skip_missing,
     licence=data.licence,
   )
+  largest, task = max(
+    (manifest.get('largest_id', 0), manifest['task']) for manifest in mixture.manifests
+  )
+  if largest >= config.model.vocab_size:
+    raise ValueError(
+      f"Task '{task}' has the token id {largest}, a sentinel above its vocabulary, and the model "
+      f'room for {config.model.vocab_size}; set VOCAB_SIZE to at least {largest + 1}, or leave the '
+      'task out.'
+    )
   return loader_lib.Loader(
     data.cache_dir,
     mixture,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from flan_jax.tasks.denoisers import Denoiser
 from flan_jax.tasks.dialog import with_dialog
 from flan_jax.tasks.few_shot import Exemplar, FewShot, FewShotPattern, Question, draw, fit
 from flan_jax.tasks.instruction import InstructionTask
@@ -19,7 +20,7 @@ from flan_jax.tasks.options import choose_style, render_options
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.rows import Row
 from flan_jax.tasks.templates import Template, choose, fill, text_of
-from flan_jax.tasks.vocabulary import token_counter
+from flan_jax.tasks.vocabulary import chosen_vocabulary, token_counter
 from flan_jax.tasks.wordings import FewShotWording
 
 
@@ -30,7 +31,8 @@ class TextExamples:
   references (lists). `dropped` counts the rows left out in the latest pass, by reason.
 
   Every epoch gives a row other wordings, exemplars and styles. With several `epochs` a row comes
-  once in each, one after the other, and says in which: epoch.
+  once in each, one after the other, and says in which: epoch. The examples of an objective are
+  Denoiser's, with ids of their own.
   """
 
   def __init__(self, task: InstructionTask, split: str, epochs: Sequence[int] = (0,)):
@@ -46,7 +48,13 @@ class TextExamples:
     rows = task.rows(self.split, self.dropped)
     # Row numbers are unique as they are.
     named = any(source.id_field for source in task.sources.values())
-    for row in _with_unique_ids(rows) if named else rows:
+    rows = _with_unique_ids(rows) if named else rows
+    if task.objective:
+      denoiser = Denoiser(task.objective, chosen_vocabulary(), task.name, task.seed)
+      texts = ((row.id, text_of(row.fields['text'], 'text', row.place)) for row in rows)
+      yield from denoiser.examples(texts, self.dropped, self.epochs)
+      return
+    for row in rows:
       for epoch in self.epochs:
         key = (task.name, row.id, task.seed, *((epoch,) if epoch else ()))
         template = choose(task.templates, *key)

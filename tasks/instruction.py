@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from flan_jax.tasks.denoisers import Objective
 from flan_jax.tasks.dialog import dialog_parts
 from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.options import option_parts
@@ -43,6 +44,7 @@ class InstructionTask:
   option_styles, dialog_styles: whether {options} and {dialog} are written in styles chosen by
   example. held_out: what the task is to be kept out of training for (collection.py).
   stated_examples: of train, as published, for what is planned before the data is counted.
+  objective: how examples are made of the field `text`, in place of templates (objectives.py).
   """
 
   name: str
@@ -66,6 +68,7 @@ class InstructionTask:
   languages: tuple[str, ...] = ('English',)
   held_out: tuple[str, ...] = ()
   stated_examples: int | None = None
+  objective: Objective | None = None
 
   @property
   def cot(self) -> bool:

@@ -5,15 +5,18 @@ when a task is registered with SeqIO.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import seqio
 import tensorflow as tf
+from flan_jax.tasks.denoisers import Denoiser, Objective
 from flan_jax.tasks.examples import TextExamples
 from flan_jax.tasks.instruction import InstructionTask
-from flan_jax.tasks.vocabulary import vocabulary_spec
+from flan_jax.tasks.templates import text_of
+from flan_jax.tasks.vocabulary import chosen_vocabulary, vocabulary_spec
 
 from flan_jax.data.seqio_vocabulary import seqio_vocabulary
 from flan_jax.evaluation.metrics import get_metric
@@ -95,7 +98,8 @@ class InstructionDataSource(seqio.FunctionDataSource):
   def __init__(self, task: InstructionTask):
     self._task = task
     self._counts: dict[str, int] = {}
-    super().__init__(dataset_fn=partial(text_dataset, task), splits=task.splits)
+    dataset_fn = partial(plain_texts if task.objective else text_dataset, task)
+    super().__init__(dataset_fn=dataset_fn, splits=task.splits)
 
   def num_input_examples(self, split: str) -> int:
     if split not in self._counts:
@@ -115,6 +119,48 @@ def text_dataset(
   return tf.data.Dataset.from_generator(
     lambda: map(as_features, TextExamples(task, split)), output_signature=signature
   )
+
+
+def plain_texts(
+  task: InstructionTask, split: str, shuffle_files: bool = False, seed: int | None = None
+) -> tf.data.Dataset:
+  """Returns the rows of a task of texts, {id, text}; the order is always the source's."""
+  del shuffle_files, seed
+  return tf.data.Dataset.from_generator(
+    lambda: (
+      {'id': row.id, 'text': text_of(row.fields['text'], 'text', row.place)}
+      for row in task.rows(split)
+    ),
+    output_signature={name: tf.TensorSpec([], tf.string) for name in ('id', 'text')},
+  )
+
+
+def denoise(
+  dataset: tf.data.Dataset, *, objective: Objective, name: str, seed: int = 0
+) -> tf.data.Dataset:
+  """SeqIO preprocessor: texts {id, text} -> pieces with inputs and targets as ids, without EOS.
+
+  The ids are those of the chosen vocabulary. name, seed: with the id they decide what is restored.
+  """
+
+  def examples():
+    rows = dataset.as_numpy_iterator()
+    texts = ((_text(row['id']), _text(row['text'])) for row in rows)
+    denoiser = Denoiser(objective, chosen_vocabulary(), name, seed)
+    for example in denoiser.examples(texts, Counter()):
+      features = as_features(example)
+      for side, ids in (('inputs', 'input_ids'), ('targets', 'target_ids')):
+        features[f'{side}_pretokenized'] = features[side]
+        features[side] = example[ids]
+      yield features
+
+  sides = ('inputs', 'targets')
+  texts = (*METADATA, *(f'{side}_pretokenized' for side in sides))
+  signature = {
+    **{side: tf.TensorSpec([None], tf.int32) for side in sides},
+    **{name: tf.TensorSpec([], tf.string) for name in texts},
+  }
+  return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
 
 def as_features(example: dict[str, Any]) -> dict[str, str]:
@@ -153,10 +199,13 @@ def metric_fn(name: str) -> Callable[..., dict[str, float]]:
 
 def register(task: InstructionTask) -> None:
   """Adds the task to SeqIO's registry."""
+  tokenize: Callable = seqio.preprocessors.tokenize
+  if task.objective:
+    tokenize = partial(denoise, objective=task.objective, name=task.name, seed=task.seed)
   seqio.TaskRegistry.add(
     task.name,
     source=InstructionDataSource(task),
-    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
+    preprocessors=[tokenize, seqio.preprocessors.append_eos_after_trim],
     output_features=output_features(),
     metric_fns=[metric_fn(name) for name in task.metrics],
     postprocess_fn=partial(postprocess, postprocessor=task.postprocessor),

@@ -284,6 +284,7 @@ def cache_key(name: str, split: str) -> dict[str, Any]:
     'splits': repr(task.holdout),
     'templates': task.templates_hash,
     'few_shot': repr(task.few_shot),
+    **({'objective': repr(task.objective)} if task.objective else {}),
     'seed': task.seed,
     'code': FORMAT,
   }

@@ -27,8 +27,13 @@ def token_counter() -> Callable[[str], int]:
   spec = vocabulary_spec()
   if spec == 'bytes':
     return lambda text: len(text.encode('utf-8'))
-  vocabulary = _vocabulary(spec)
+  vocabulary = chosen_vocabulary()
   return lambda text: len(vocabulary.encode(text))
+
+
+def chosen_vocabulary():
+  """Returns the chosen vocabulary, of flan_jax.data.vocabularies."""
+  return _vocabulary(vocabulary_spec())
 
 
 @lru_cache(maxsize=4)

@@ -17,6 +17,8 @@ from flan_jax.data.cache import cache_vocabulary
 from flan_jax.data.tokenizing import Example, SplitResult, is_disk_error, write_split
 from flan_jax.data.vocabularies import Vocabulary
 
+_NOT_METADATA = ('id', 'template', 'inputs', 'targets', 'text', 'input_ids', 'target_ids')
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -64,6 +66,11 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
       epochs = range(job.epochs)
       texts = catalogue.text_examples(job.task, job.split, seed=job.seed, epochs=epochs)
       examples, dropped = map(_from_text, texts), lambda: texts.dropped
+      if vocabulary.chat and texts.task.objective:
+        raise ValueError(
+          f"Task '{job.task}' corrupts plain text, which no chat template can lay out; prepare it "
+          'with --chat_template none, into another cache.'
+        )
     else:
       examples = seqio_tasks.examples(job.task, job.split, vocabulary=spec, seed=job.seed)
     contaminated: Counter[str] = Counter()
@@ -89,13 +96,16 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
 
 
 def _from_text(example: dict[str, Any]) -> Example:
-  rest = {k: v for k, v in example.items() if k not in ('id', 'template', 'inputs', 'targets')}
+  rest = {k: v for k, v in example.items() if k not in _NOT_METADATA}
   return Example(
     id=example['id'],
     template=example['template'],
-    inputs=example['inputs'],
+    # Of what an objective has corrupted, the text as it was.
+    inputs=example.get('text', example['inputs']),
     targets=example['targets'],
     metadata=rest,
+    input_ids=example.get('input_ids'),
+    target_ids=example.get('target_ids'),
   )
 
 

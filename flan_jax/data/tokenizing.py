@@ -31,7 +31,7 @@ class Example:
     inputs: text that the model reads.
     targets: text that it should write.
     metadata: further entries, such as answer, options, references.
-    input_ids: ids that SeqIO made of inputs; None to tokenise here.
+    input_ids: ids that SeqIO or an objective made of inputs; None to tokenise here.
     target_ids: the same of targets.
   """
 
@@ -160,6 +160,7 @@ def write_split(
   """
   started = reported = time.monotonic()
   lossy, templates, tokens = LossyCounter(vocabulary), Counter(), 0
+  largest_id = 0  # sentinels may lie above the vocabulary
   with TaskCacheWriter(cache_dir, task, split, key=key) as writer:
     count = 0
     for count, example in enumerate(itertools.islice(examples, max_examples), start=1):
@@ -169,6 +170,7 @@ def write_split(
       lossy.add(example)
       templates[example.template] += 1
       tokens += len(inputs) + len(targets)
+      largest_id = max(largest_id, max(inputs), max(targets))
       if time.monotonic() - reported > _REPORT_SECONDS:
         reported = time.monotonic()
         report((count, tokens))
@@ -184,6 +186,7 @@ def write_split(
       {
         **info,
         'templates': dict(sorted(templates.items())),
+        'largest_id': largest_id,
         'dropped': left_out,
         'lossy': {c: dataclasses.asdict(f) for c, f in found.items()},
       }
