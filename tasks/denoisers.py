@@ -17,9 +17,8 @@ from flan_jax.tasks.templates import digest
 
 from flan_jax.data.vocabulary import Vocabulary
 
-# SeqIO's extra_ids=100 above the 32,000 pieces of T5's file; of bytes the last ones (2105.13626,
-# section 3.1).
-NUM_SENTINELS = 100
+# ByT5 marks spans with the ids of the last bytes; 2105.13626, section 3.1.
+_BYTE_SENTINELS = 100
 _LEAST = 2  # tokens of a piece: one to read and one to restore
 
 
@@ -161,19 +160,18 @@ def sentinel_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
     ObjectiveError: the vocabulary has no room for them.
   """
   if vocabulary.kind == 'bytes':
-    return tuple(range(vocabulary.size - 1, vocabulary.size - 1 - NUM_SENTINELS, -1))
+    return tuple(range(vocabulary.size - 1, vocabulary.size - 1 - _BYTE_SENTINELS, -1))
   named = itertools.takewhile(
     lambda i: i is not None, (_named(vocabulary, f'<extra_id_{n}>') for n in itertools.count())
   )
   if found := tuple(i for i in named if i is not None):
     return found
-  if vocabulary.kind == 'sentencepiece' and vocabulary.bos_id is None:
-    return tuple(range(vocabulary.size + NUM_SENTINELS - 1, vocabulary.size - 1, -1))
+  if vocabulary.extra_ids:
+    return tuple(range(vocabulary.size + vocabulary.extra_ids - 1, vocabulary.size - 1, -1))
   raise ObjectiveError(
     f'This {vocabulary.kind} vocabulary of {vocabulary.size:,} ids has no room for sentinels: no '
-    "tokens '<extra_id_0>', '<extra_id_1>' ..., and it is not made as T5's, which leaves "
-    f"{NUM_SENTINELS} ids above its pieces. Take PrefixLM, or --vocabulary with T5's, mT5's or "
-    "UMT5's file or 'bytes'."
+    "tokens '<extra_id_0>', '<extra_id_1>' ... and none of T5's extra ids above its pieces. Take "
+    "PrefixLM, or --vocabulary with T5's, mT5's or UMT5's file or 'bytes'."
   )
 
 

@@ -46,6 +46,7 @@ class TaskCacheWriter:
     split: str,
     *,
     key: Mapping[str, Any] | None = None,
+    extra_ids: int = 0,
   ):
     """Checks names; files are made on entering.
 
@@ -55,6 +56,7 @@ class TaskCacheWriter:
       split: name of the split.
       key: what made the examples (source, templates, vocabulary, seed, code), for
         `is_finished`.
+      extra_ids: ids above the vocabulary that examples may have.
 
     Raises:
       CacheError: no cache, or a name that cannot be a folder.
@@ -64,6 +66,7 @@ class TaskCacheWriter:
     self._task, self._split, self._key = task, split, dict(key or {})
     self._dtype = cache_layout.token_dtype(self._info.size)
     self._partial = self._directory.with_name(f'.{split}.{uuid.uuid4().hex[:12]}.partial')
+    self._num_ids = min(self._info.size + extra_ids, 1 + np.iinfo(self._dtype).max)
     self._files: dict[str, BinaryIO] = {}
     self._num_examples = self._input_tokens = self._num_tokens = self._metadata_bytes = 0
     self._finished = False
@@ -109,11 +112,11 @@ class TaskCacheWriter:
         'count it.'
       )
     tokens = np.concatenate([np.asarray(inputs, np.int64), np.asarray(targets, np.int64)])
-    if tokens.min() < 0 or tokens.max() >= self._info.size:
+    if tokens.min() < 0 or tokens.max() >= self._num_ids:
       wrong = tokens.min() if tokens.min() < 0 else tokens.max()
       raise CacheError(
         f"{self._next(metadata)} has token id {wrong}; the cache's {self._info.kind} vocabulary "
-        f'has ids 0 to {self._info.size - 1:,}.'
+        f'has ids 0 to {self._num_ids - 1:,}.'
       )
     line = (json.dumps(metadata, ensure_ascii=False) + '\n').encode('utf-8', 'surrogatepass')
     middle = self._num_tokens + len(inputs)

@@ -54,6 +54,8 @@ class SentencePieceVocabulary(Vocabulary):
     self.size = self._processor.GetPieceSize()
     self.eos_id = ids['eos']
     self.bos_id = ids['bos'] if ids['bos'] >= 0 else None
+    # T5's models have no BOS, and SeqIO's 100 extra_ids above their pieces; others end there.
+    self.extra_ids = 100 if self.bos_id is None else 0
     # Models without a padding piece (Llama's) pad with id 0, which the loss never counts.
     self.pad_id = max(ids['pad'], 0)
     self.fingerprint = digest(model)

@@ -161,7 +161,7 @@ def write_split(
   started = reported = time.monotonic()
   lossy, templates, tokens = LossyCounter(vocabulary), Counter(), 0
   largest_id = 0  # sentinels may lie above the vocabulary
-  with TaskCacheWriter(cache_dir, task, split, key=key) as writer:
+  with TaskCacheWriter(cache_dir, task, split, key=key, extra_ids=vocabulary.extra_ids) as writer:
     count = 0
     for count, example in enumerate(itertools.islice(examples, max_examples), start=1):
       inputs, targets = _ids(example, task, split, vocabulary)

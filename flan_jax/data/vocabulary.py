@@ -35,6 +35,7 @@ class Vocabulary(abc.ABC):
   Attributes:
     kind: 'bytes', 'sentencepiece' or 'huggingface'.
     size: number of ids, before the model pads it.
+    extra_ids: ids above these that text never becomes: sentinels of objectives.
     pad_id: id of padding, 0 in every vocabulary used with T5.
     bos_id: id that a decoder-only model reads before the inputs; None where there is none. T5's
       decoder begins with padding instead.
@@ -50,6 +51,7 @@ class Vocabulary(abc.ABC):
 
   kind: str
   size: int
+  extra_ids: int = 0
   pad_id: int
   bos_id: int | None
   eos_id: int
