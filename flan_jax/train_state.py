@@ -16,6 +16,7 @@ from flax import nnx
 
 from flan_jax import checkpoint_files, checkpoints, guard, partitioning
 from flan_jax.models import lora, transformer
+from flan_jax.models.config import TransformerConfig, differences
 from flan_jax.naming import some
 
 Parameters = dict[str, nnx.Param]
@@ -107,6 +108,12 @@ def _start_from(config, abstract, key):
   checkpoint_files.verify(folder / str(step))
   wanted = dict(partitioning.variables(_as_stored(abstract, config)))
   with checkpoints.Checkpoints(folder) as source:
+    made_as = TransformerConfig(**source.meta(step)['model'])
+    if changed := differences(made_as, config.model):
+      raise ValueError(
+        f'INITIAL_CHECKPOINT_PATH: the model in {folder / str(step)} has {"; ".join(changed)} of '
+        'this run. Choose the MODEL it was made with.'
+      )
     there = source.parameter_names(step)
     new = [path for path in wanted if lora.SUFFIX in path and path not in there]
     found, _ = source.restore(step, {p: x for p, x in wanted.items() if p not in new})

@@ -261,7 +261,9 @@ def parameters_of(workdir):
   config = tiny.make_config('unused')
   with partitioning.use_mesh(ONE_AXIS), checkpoints.Checkpoints(workdir / 'checkpoints') as saved:
     step = saved.latest_intact()
-    abstract = partitioning.abstract(lambda key: train_state.initialize(config, key), jax.random.key(0))
+    abstract = partitioning.abstract(
+      lambda key: train_state.initialize(config, key), jax.random.key(0)
+    )
     state = saved.restore(step, abstract.model, (abstract.opt_state, abstract.guard))
   return step, state
 

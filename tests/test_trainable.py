@@ -153,6 +153,15 @@ def _with(model, leaves=None, **changes):
   return jax.tree.unflatten(jax.tree.structure(other), leaves)
 
 
+def test_a_base_that_computes_something_else_is_refused(base, cache_dir, tmp_path):
+  config = start_from(
+    base, cache_dir, model={'relative_bias_max_distance': 64, 'dropout_rate': 0.1}
+  )
+  expected = f'model in {base[0]}/checkpoints/2 has relative_bias_max_distance=128, not 64 of this'
+  with pytest.raises(ValueError, match=expected):
+    train.train(config, tmp_path)
+
+
 def test_a_pattern_freezes_the_rest(base, cache_dir, tmp_path):
   config = start_from(base, cache_dir, trainable=r'decoder\..*mlp', steps=2)
   state = train.train(config, tmp_path)

@@ -215,6 +215,20 @@ class TransformerConfig:
     return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
 
+# What may change between a checkpoint and a run that begins with it.
+_OF_A_RUN = ('dropout_rate', 'dtype', 'remat', 'scan_layers', 'vocab_multiple', 'lora', 'prefix_lm')
+
+
+def differences(config: TransformerConfig, other: TransformerConfig) -> list[str]:
+  """Says 'name=value, not value' of each field in which two models compute something else."""
+  pairs = {
+    field.name: (getattr(config, field.name), getattr(other, field.name))
+    for field in dataclasses.fields(TransformerConfig)
+    if field.name not in _OF_A_RUN
+  }
+  return [f'{name}={a!r}, not {b!r}' for name, (a, b) in pairs.items() if a != b]
+
+
 def parameter_count(config: TransformerConfig) -> int:
   """How many numbers the parameters of `config` hold, padded vocabulary included, no adapters."""
   heads, kv_heads = config.num_heads * config.head_dim, config.kv_heads * config.head_dim
