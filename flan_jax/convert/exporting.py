@@ -111,18 +111,23 @@ def _write_weights(folder, stored, table, config: TransformerConfig, max_file_by
     held, current, done = {}, 0, 0
     for name, array in _arrays(parameters):
       if file_of[name] != current:
-        safetensors_numpy.save_file(held, folder / files[current], metadata={'format': 'pt'})
+        _save(held, folder / files[current])
         held, current = {}, file_of[name]
       held[name] = array
       done += 1
       progress.advance(done)
-    safetensors_numpy.save_file(held, folder / files[current], metadata={'format': 'pt'})
+    _save(held, folder / files[current])
   if count > 1:
     index = {
       'metadata': {'total_size': total},
       'weight_map': {name: files[i] for name, i in file_of.items()},
     }
     (folder / INDEX).write_bytes(to_json(index))
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+  safetensors_numpy.save_file(arrays, path, metadata={'format': 'pt'})
+  shutil.copymode(path.parent / CONFIG, path)  # safetensors lets nobody else read it
 
 
 def _share_out(parameters: list[_Parameter], max_file_bytes: int) -> tuple[dict[str, int], int]:

@@ -61,6 +61,8 @@ def _read(family: Family, fields: Fields) -> dict[str, Any]:
   fields.finish()
   if ours['head_dim'] is None:
     ours['head_dim'] = ours['embed_dim'] // ours['num_heads']
+  if not ours['tie_embeddings']:
+    del ours['scale_tied_logits']  # it has none
   if ours['num_decoder_layers'] is None:
     ours['num_decoder_layers'] = ours['num_encoder_layers']
   return ours

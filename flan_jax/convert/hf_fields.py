@@ -114,7 +114,7 @@ def _read_t5_tying(fields, ours):
   own = not tied or ('lm_head.weight' in fields.arrays and not scaled)
   if own and scaled:
     raise fields.unsupported('scale_decoder_outputs', scaled, (False,))
-  return {'tie_embeddings': not own, 'scale_tied_logits': scaled or own}
+  return {'tie_embeddings': not own, 'scale_tied_logits': scaled}
 
 
 def _write_t5_tying(config):
@@ -125,7 +125,7 @@ def _write_t5_tying(config):
 def _read_mt5_tying(fields, ours):
   # Never scaled; version 5 of transformers writes True for logits of their own, too.
   own = not fields.take('tie_word_embeddings', True) or 'lm_head.weight' in fields.arrays
-  return {'tie_embeddings': not own, 'scale_tied_logits': own}
+  return {'tie_embeddings': not own, 'scale_tied_logits': False}
 
 
 def _write_mt5_tying(config):
@@ -249,7 +249,8 @@ def _read_no_windows(fields, ours):
 
 
 def _read_query_scale(fields, ours):
-  return {'query_scale': fields.take('query_pre_attn_scalar', 256) ** -0.5}
+  scalar = fields.take('query_pre_attn_scalar', 256)
+  return {'query_scale': None if scalar == ours['head_dim'] else scalar**-0.5}
 
 
 def _write_query_scale(config):

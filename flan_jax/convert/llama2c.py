@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,10 @@ def _config(path: Path, title: str) -> tuple[TransformerConfig, int]:
   if len(header) < _HEADER or min(header[:5]) < 1 or header[0] % header[3] or not header[5]:
     raise ConvertError(f'{title} has no header of llama2.c: {header}. Give its .bin file.')
   dim, hidden_dim, layers, heads, kv_heads, vocab_size, length = header
+  values: dict[str, Any] = dict(FAMILIES['llama'].fixed)
+  tied = vocab_size > 0  # the sign is that of a flag
+  if not tied:
+    del values['scale_tied_logits']
   config = TransformerConfig(
     vocab_size=abs(vocab_size),
     embed_dim=dim,
@@ -65,8 +70,8 @@ def _config(path: Path, title: str) -> tuple[TransformerConfig, int]:
     head_dim=dim // heads,
     mlp_dim=hidden_dim,
     norm_epsilon=_EPSILON,
-    tie_embeddings=vocab_size > 0,  # the sign is that of a flag
-    **FAMILIES['llama'].fixed,
+    tie_embeddings=tied,
+    **values,
   )
   return config, length
 

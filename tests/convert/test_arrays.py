@@ -49,7 +49,7 @@ def spelled_out(layout, sizes, side):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_part_is_that_part_of_the_whole(data):
   text = data.draw(st.sampled_from(LAYOUTS))
   sizes = {axis: data.draw(st.integers(1, 4), label=axis) for axis in AXES}

@@ -86,6 +86,7 @@ def test_a_large_model_is_shared_out_over_files(llama, tmp_path):
   sizes = {name: 4 * int(np.prod(stored.shape)) for name, stored in one.stored.items()}
   assert index['metadata']['total_size'] == sum(sizes.values())
   for file in files:
+    assert (out / file).stat().st_mode == (out / 'config.json').stat().st_mode
     held = [size for name, size in sizes.items() if index['weight_map'][name] == file]
     assert sum(held) <= 7000 or len(held) == 1
 
