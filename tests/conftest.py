@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Both are read once, when JAX is first imported, so they are set before any test is collected.
@@ -17,6 +18,10 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 ).strip()
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+# A busy machine is not a failure.
+hypothesis.settings.register_profile('suite')
+hypothesis.settings.load_profile('suite')
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

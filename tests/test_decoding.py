@@ -221,7 +221,7 @@ def test_equal_shapes_are_compiled_once(model):
   assert decoding._generate._cache_size() == compiled + 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
   st.integers(0, 10_000), st.floats(0.05, 0.999), st.sampled_from([0, 1, 6]), st.floats(0.3, 3.0)
 )

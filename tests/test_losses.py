@@ -87,7 +87,7 @@ def _random(seed=0, rows=8, length=6, vocab=32, scale=3.0):
   return logits, targets, rng.integers(0, 2, (rows, length)).astype(np.float32)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 1000), st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([0.0, 1e-3]))
 def test_hand_written_gradient_equals_automatic_differentiation(seed, smoothing, z_loss):
   logits, targets, weights = _random(seed, rows=2)

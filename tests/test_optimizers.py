@@ -194,7 +194,7 @@ def test_weight_decay_of_adamw_spares_norms_tables_and_embeddings():
   assert shrunk == {'query', 'key', 'value', 'output', 'gate', 'up', 'down', 'logits_kernel'}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
   st.sampled_from(['constant', 'rsqrt', 'linear', 'cosine']),
   st.integers(0, 20),

@@ -47,7 +47,7 @@ def run(code, *arguments):
   )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(ids, ids), max_size=12))
 def test_examples_come_back_as_they_were_written(tmp_path_factory, examples):
   cache_dir = tmp_path_factory.mktemp('cache')

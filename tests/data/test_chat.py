@@ -142,7 +142,7 @@ hostile = st.sampled_from(['<|im_end|>', '<|end|>', '<|im_<|im_end|>end|>', '\uf
 texts = st.lists(words | hostile, max_size=6).map(''.join)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(inputs=words, targets=words.filter(lambda text: not text[:1].isspace()))
 def test_prompt_and_answer_are_the_whole_conversation(chat, inputs, targets):
   messages = [{'role': 'user', 'content': inputs}, {'role': 'assistant', 'content': targets}]
@@ -153,7 +153,7 @@ def test_prompt_and_answer_are_the_whole_conversation(chat, inputs, targets):
   assert prompt_ids == chat.encode_prompt(inputs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(inputs=texts, targets=texts)
 def test_no_text_of_people_changes_whose_turn_it_is(chat, inputs, targets):
   prompt_ids, target_ids = chat.encode_example(inputs, targets)

@@ -42,7 +42,7 @@ def test_two_examples_in_one_row():
   }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(examples, st.sampled_from([None, 5]), st.booleans())
 def test_rows_give_back_every_example(pairs, bos_id, inputs_end):
   inputs = [np.array([*i, 1] if inputs_end else i, np.uint16) for i, _ in pairs]

@@ -97,7 +97,7 @@ def test_rows_hold_each_example_exactly(cache_dir, pack, step):
 
 
 @given(step=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_positions_shifts_weights_and_padding_follow_the_segments(loader, step):
   batch = loader.batch(step)
   for side in ('encoder', 'decoder'):
@@ -246,7 +246,7 @@ def test_draws_that_find_no_row_are_counted(cache_dir):
   assert counts.main + counts.overflow == len(small._make_order(4000).main(0))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
   sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30)), min_size=1, max_size=30),
   batch_rows=st.sampled_from([1, 3, 8, 100]),

@@ -61,7 +61,7 @@ def nested_mixtures(draw):
 
 
 @pytest.mark.seqio
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(nested_mixtures(), st.lists(st.integers(1, 500), min_size=6, max_size=6))
 def test_rates_of_nested_mixtures_equal_seqio(nested, sizes):
   import functools

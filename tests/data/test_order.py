@@ -75,7 +75,6 @@ def test_neighbours_land_apart():
   assert abs(np.corrcoef(placed, np.arange(size))[0, 1]) < 0.05
 
 
-@settings(deadline=None)
 @given(mixtures, st.integers(0, 10**6))
 def test_each_window_holds_each_rate_to_within_one_example(mixture, window):
   order, rates = make_order(mixture)
@@ -83,7 +82,6 @@ def test_each_window_holds_each_rate_to_within_one_example(mixture, window):
   assert np.abs(count(draws, len(mixture)) - 500 * rates).max() < 1 + 1e-6
 
 
-@settings(deadline=None)
 @given(mixtures, st.integers(1, 10**9))
 def test_counts_from_the_beginning_are_exact_however_far(mixture, windows):
   order, rates = make_order(mixture)
@@ -94,7 +92,7 @@ def test_counts_from_the_beginning_are_exact_however_far(mixture, windows):
   assert all(d * 2**32 - e < 2**32 for e, d in zip(exact, drawn, strict=True))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(mixtures)
 def test_main_draws_take_every_example_once_per_epoch(mixture):
   order, _ = make_order(mixture, draws=200)
@@ -116,7 +114,6 @@ def test_epochs_are_shuffled_differently():
   assert first != second
 
 
-@settings(deadline=None)
 @given(mixtures, st.integers(0, 1000), st.integers(0, 400), st.integers(0, 400))
 def test_fewer_fillers_are_a_prefix_of_more(mixture, window, few, more):
   order, _ = make_order(mixture)
@@ -127,7 +124,6 @@ def test_fewer_fillers_are_a_prefix_of_more(mixture, window, few, more):
   assert short.indices.tolist() == long.first(few).indices.tolist()
 
 
-@settings(deadline=None)
 @given(mixtures, st.integers(0, 10**6), st.integers(1, 400))
 def test_with_fillers_a_window_still_holds_each_rate(mixture, window, fill):
   # One by construction for the window's length in quotas, which fillers end up to a task's share

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flan_jax.data.packing import one_per_row, pack
@@ -21,7 +21,7 @@ def row_loads(lengths, packed):
   return loads
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(problems())
 def test_every_example_has_one_row_and_no_row_is_overfull(problem):
   lengths, limits = problem
@@ -31,7 +31,6 @@ def test_every_example_has_one_row_and_no_row_is_overfull(problem):
   assert (row_loads(lengths, packed) <= limits).all()
 
 
-@settings(deadline=None)
 @given(problems())
 def test_packing_is_the_same_every_time(problem):
   lengths, limits = problem
@@ -39,7 +38,6 @@ def test_packing_is_the_same_every_time(problem):
   assert first.rows.tolist() == second.rows.tolist()
 
 
-@settings(deadline=None)
 @given(problems())
 def test_swapping_the_sides_packs_as_well(problem):
   # Not equal: ties between the sides are broken one way.
@@ -50,7 +48,6 @@ def test_swapping_the_sides_packs_as_well(problem):
   assert abs(rows - swapped) <= 1 + rows // 10
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=60))
 def test_one_sided_problems_need_at_most_11_ninths_of_the_optimum_and_one_row(sizes):
   # The bound of best-fit decreasing; the tokens are a lower bound of the optimum.

@@ -183,7 +183,7 @@ def of_tokenizers(folder, text, *, special):
   return made.encode(text, add_special_tokens=False).ids
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text() | st.text(alphabet='<|im_endthk/s> \n'))
 def test_byte_pairs_give_back_any_text(byte_pairs, text):
   vocabulary = _loaded(byte_pairs)
@@ -197,7 +197,7 @@ _loaded = functools.cache(vocabularies.get_vocabulary)
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_no_text_becomes_special_tokens(kind, get, data):
   vocabulary = get(kind)
@@ -338,7 +338,7 @@ def llama2c_encode(text, pieces):
     ids[best : best + 2] = [ids_of[pairs[best]]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(alphabet='abcdefghiklmnoprstuwy  ,.!"TOé漢\n<s/>0', max_size=60))
 def test_llama2c_is_encoded_and_decoded_as_by_itself(shared, text):
   path = shared(LLAMA2C_VOCABULARY)

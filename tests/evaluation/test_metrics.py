@@ -20,7 +20,7 @@ def test_a_prediction_equal_to_its_target_scores_100(name):
 
 
 @pytest.mark.parametrize('name', sorted(metrics.METRICS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
 def test_scores_stay_within_0_and_100_for_any_text(name, pairs):
   targets, predictions = zip(*pairs, strict=True)

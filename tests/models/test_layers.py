@@ -104,7 +104,7 @@ def test_buckets_hold_one_distance_each_then_grow():
   assert both.tolist() == [15, 15, 15, 10, 10, 9, 1, 0, 17, 23, 24, 24, 31, 31, 31]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-1000, 1000), min_size=64, max_size=64), st.booleans())
 def test_buckets_never_fall_with_distance_and_tell_directions_apart(distances, bidirectional):
   distances = np.sort(np.abs(np.array(distances)))
