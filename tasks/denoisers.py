@@ -154,7 +154,8 @@ def sentinel_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
   """Returns the ids that stand for the first, second ... span of noise.
 
   Tokens named <extra_id_0>, <extra_id_1> ... where there are some; of a SentencePiece model made as
-  T5's, without BOS, the 100 ids above its pieces, downwards; of bytes the last 100, as ByT5 has it.
+  T5's, without BOS, the 100 ids above its pieces, downwards; of bytes the last 100, as ByT5 has it,
+  though letters beyond ASCII are written with some of these bytes.
 
   Raises:
     ObjectiveError: the vocabulary has no room for them.
