@@ -13,7 +13,7 @@ import numpy as np
 from flan_jax.models.config import TransformerConfig
 
 # float32 bytes that are read at once, so that the copy in their layout stays small beside ours.
-_PIECE_BYTES = 8 << 20
+PIECE_BYTES = 8 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Layout:
     return bounds
 
   def _pieces(self, bounds, granule: int) -> Iterator[tuple[int, int]]:
-    """Cuts the first of their axes so that one piece is about _PIECE_BYTES."""
+    """Cuts the first of their axes so that one piece is about PIECE_BYTES."""
     leading, *inner = self.theirs[0]
     row_bytes = 4 * math.prod(b - a for axis, (a, b) in bounds.items() if axis != leading)
     granule = -(-granule // math.prod(self.sizes[axis] for axis in inner))
-    rows = max(1, _PIECE_BYTES // max(1, row_bytes) // granule) * granule
+    rows = max(1, PIECE_BYTES // max(1, row_bytes) // granule) * granule
     start, stop = bounds[leading]
     for first in range(start, stop, rows):
       yield first, min(first + rows, stop)

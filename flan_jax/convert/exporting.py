@@ -67,7 +67,7 @@ def export_checkpoint(
   try:
     for name, data in files.items():
       (partial / name).write_bytes(data)
-    table = names.ungated(family.table) if config.activation == 'relu' else family.table
+    table = names.with_activation(family.table, config.activation)
     parameters = _open_parameters(folder / str(step), meta.get('base'))
     _write_weights(partial, parameters, table, config, max_file_bytes)
     partial.replace(out)

@@ -28,20 +28,25 @@ def read_config(
   Raises:
     ConvertError: an architecture that is none of ours, or a field or value that we do not have.
   """
-  if values.get('model_type') == 'gemma3':
-    # Gemma 3 with its vision tower; the fields of the language model are a part of their own.
-    text = {'model_type': 'gemma3_text', **values.get('text_config', {})}
-    values = {'architectures': values.get('architectures'), **text}
-  model_type = values.get('model_type')
-  if model_type not in FAMILIES:
-    raise ConvertError(f'{where}: {unknown("model_type", str(model_type), FAMILIES)}')
-  family = FAMILIES[model_type]
-  fields = Fields(values, where, arrays)
-  architectures = values.get('architectures') or family.architectures
-  if not set(architectures) & set(family.architectures):
-    raise fields.unsupported('architectures', architectures, family.architectures)
+  model_type = str(values.get('model_type'))
   try:
-    return family, TransformerConfig(**_read(family, fields))
+    if model_type == 'gemma3':
+      # With its vision tower; the fields of the language model are a part of their own.
+      model_type = 'gemma3_text'
+      values = {'architectures': values.get('architectures'), **values['text_config']}
+    if model_type not in FAMILIES:
+      raise ConvertError(f'{where}: {unknown("model_type", model_type, FAMILIES)}')
+    family = FAMILIES[model_type]
+    fields = Fields(values, where, arrays)
+    architectures = values.get('architectures') or family.architectures
+    if not set(architectures) & set(family.architectures):
+      raise fields.unsupported('architectures', architectures, family.architectures)
+    ours = _read(family, fields)
+    optional = {f.name for f in dataclasses.fields(TransformerConfig) if 'None' in str(f.type)}
+    missing = [name for name, value in ours.items() if value is None and name not in optional]
+    if missing:
+      raise ConvertError(f'{where} says nothing of what is {some(missing)} here.')
+    return family, TransformerConfig(**ours)
   except ConvertError:
     raise
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:

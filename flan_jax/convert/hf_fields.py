@@ -53,8 +53,8 @@ class Fields:
 
   def only(self, name: str, allowed: tuple) -> None:
     """Takes a field that may have one of these values, or be left out."""
-    value = self.take(name, allowed[0])
-    if value not in allowed:
+    value = self.take(name, None)
+    if value is not None and value not in allowed:
       raise self.unsupported(name, value, allowed)
 
   def unsupported(self, name: str, value: Any, allowed: Collection[Any]) -> ConvertError:
@@ -213,7 +213,7 @@ _LAYER_TYPES = {'local': 'sliding_attention', 'global': 'full_attention'}
 
 
 def _read_windows(fields, ours, every: int):
-  """Each layer's kind is listed, or every so manieth is global."""
+  """Each layer's kind is listed, or `every` says which are global: 6 for the sixth, twelfth..."""
   every = fields.take('sliding_window_pattern', fields.take('_sliding_window_pattern', every))
   window = fields.take('sliding_window', 4096)
   layers = ours['num_decoder_layers']

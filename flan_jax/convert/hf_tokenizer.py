@@ -24,9 +24,10 @@ def tokenizer_files(vocabulary: Vocabulary, model_type: str, vocab_size: int) ->
   room = vocab_size - vocabulary.size
   files = vocabulary.files()
   if vocabulary.kind == 'sentencepiece':
-    settings['tokenizer_class'], name = _SENTENCEPIECE.get(model_type, _LLAMA)
+    tokenizer = _SENTENCEPIECE.get(model_type, _LLAMA)
+    settings['tokenizer_class'], name = tokenizer
     files = {name: next(iter(files.values()))}
-    if (settings['tokenizer_class'], name) == _T5:
+    if tokenizer == _T5:
       settings['extra_ids'] = _T5_SENTINELS if room >= _T5_SENTINELS else 0
     else:
       settings['add_bos_token'] = vocabulary.bos_id is not None

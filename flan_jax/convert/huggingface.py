@@ -6,6 +6,7 @@ The arrays stay in their files until they are asked for. Pickles are refused, an
 import functools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,9 @@ INDEX = f'{WEIGHTS}.index.json'
 _PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt', '*.pkl')
 _VOCABULARIES = ('tokenizer.json', 'spiece.model', 'tokenizer.model')
 _DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
-# Angles that follow from the configuration; a bias of old T5 files, whose cross attention has none;
-# Gemma 3's eyes.
-_UNUSED = (
-  r'\.rotary_emb\.inv_freq$'
-  r'|\.EncDecAttention\.relative_attention_bias\.weight$'
-  r'|^(model\.)?(vision_tower|multi_modal_projector)\.'
-)
+# Angles of rope, and in old files of T5 a bias of cross attention, which has none.
+_UNUSED = r'\.rotary_emb\.inv_freq$|\.EncDecAttention\.relative_attention_bias\.weight$'
+_VISION = re.compile(r'(model\.)?(vision_tower|multi_modal_projector)\.')
 
 
 def open_folder(folder: str | os.PathLike) -> Source:
@@ -47,15 +44,24 @@ def open_folder(folder: str | os.PathLike) -> Source:
   stored = {}
   for path in _weight_files(folder, title):
     stored |= _open_file(path)
+  vision = [name for name in stored if _VISION.match(name)]
+  for name in vision:
+    del stored[name]
   family, config = read_config(values, f'{title}: {CONFIG}', stored)
-  table = names.ungated(family.table) if config.activation == 'relu' else family.table
+  table = names.with_activation(family.table, config.activation)
   embedding = table['token_embedding.table'].name
   copies = {f'{stack}.embed_tokens.weight': embedding for stack in ('encoder', 'decoder')}
   if config.tie_embeddings:
     copies[table['logits_kernel'].name] = embedding
-  read_vocabulary = functools.partial(_vocabulary, folder)
   return Source(
-    title, config, table, stored, copies=copies, unused=_UNUSED, read_vocabulary=read_vocabulary
+    title,
+    config,
+    table,
+    stored,
+    copies=copies,
+    unused=_UNUSED,
+    note=f'{len(vision)} arrays of its vision tower are left out.' if vision else '',
+    read_vocabulary=functools.partial(_vocabulary, folder),
   )
 
 

@@ -21,7 +21,6 @@ from flan_jax.convert.source import ConvertError, Source
 from flan_jax.data import vocabularies
 from flan_jax.models.config import parameter_count
 from flan_jax.models.transformer import Transformer
-from flan_jax.naming import some
 
 # Tokens that `generate`, `infer` and `evaluate` take and give unless told otherwise; Flan-T5's.
 LENGTHS = {'inputs': 512, 'targets': 128}
@@ -42,8 +41,8 @@ def load(source: Source) -> Transformer:
   source.check(wanted)
   loaded = []
   with metrics.Progress('Reading', total=len(wanted)) as progress:
-    if left_out := source.left_out():
-      progress.say(f'{source.title}: left out, as no text model has it: {some(left_out, 4)}.')
+    if source.note:
+      progress.say(f'{source.title}: {source.note}')
     for path, x in wanted.items():
       read: Any = functools.partial(_read, source, path, x.shape)
       loaded.append(jax.make_array_from_callback(x.shape, x.sharding, read))
@@ -74,7 +73,7 @@ def import_checkpoint(
       checkpoints already.
   """
   folder = Path(out) / 'checkpoints'
-  if folder.is_dir() and any(folder.iterdir()):
+  if folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir()):
     raise ConvertError(f'{folder} holds checkpoints already; give another --out.')
   read = _vocabulary(source, vocabulary, chat_template)
   with partitioning.use_mesh(_mesh(source.config.embed_dim)):

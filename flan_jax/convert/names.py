@@ -96,8 +96,10 @@ HF_T5: Table = {
 }
 
 
-def ungated(table: Table) -> Table:
-  """The names of a T5 whose feed-forward layer has no gate, so that `wi` needs no number."""
+def with_activation(table: Table, activation: str) -> Table:
+  """The table of a model of T5's with this activation: without a gate, `wi` needs no number."""
+  if activation.startswith('gated'):
+    return table
   return {
     path: place._replace(name=place.name.replace('wi_1', 'wi')) for path, place in table.items()
   }

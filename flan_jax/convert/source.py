@@ -5,12 +5,13 @@ here, for all of them alike, before any of it is read.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from flan_jax.convert.arrays import Layout, Stored, num_layers, sizes
+from flan_jax.convert.arrays import PIECE_BYTES, Layout, Stored, num_layers, sizes
 from flan_jax.convert.names import Place, Table
 from flan_jax.data.vocabularies import Vocabulary
 from flan_jax.models.config import TransformerConfig
@@ -33,7 +34,8 @@ class Source:
     table: our parameters' places in it.
     stored: its arrays by name.
     copies: arrays that only repeat another, name -> the other's name.
-    unused: regular expression of arrays that no text model needs.
+    unused: regular expression of arrays that follow from the configuration.
+    note: what a user should know of it.
     read_vocabulary: reads what came with it; None if nothing did.
   """
 
@@ -43,6 +45,7 @@ class Source:
   stored: Mapping[str, Stored]
   copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
   unused: str = '$^'
+  note: str = ''
   read_vocabulary: Callable[[], Vocabulary | None] = lambda: None
 
   def check(self, paths: Iterable[str]) -> None:
@@ -58,8 +61,7 @@ class Source:
       shape = Layout(place.layout, sizes(self.config, path)).their_shape()
       wanted |= dict.fromkeys(place_names(place, self.config, path), shape)
     copies = {name: wanted[other] for name, other in self.copies.items() if name in self.stored}
-    left_out = set(self.left_out())
-    found = {name: x for name, x in self.stored.items() if name not in left_out}
+    found = {name: x for name, x in self.stored.items() if not re.search(self.unused, name)}
     wrong_shape = [
       f'{name} {list(found[name].shape)} for {list(shape)}'
       for name, shape in (wanted | copies).items()
@@ -77,17 +79,12 @@ class Source:
       raise ConvertError(
         f'{self.title} is not the model that its configuration describes. Arrays {"; ".join(told)}.'
       )
-
     for name in copies:
       if not _equal(self.stored[name], self.stored[self.copies[name]]):
         raise ConvertError(
           f'{self.title}: {name} should repeat {self.copies[name]}, as its configuration ties the '
           'two, and does not; correct tie_word_embeddings, or copy both from one model.'
         )
-
-  def left_out(self) -> list[str]:
-    """Names of the arrays that are not read."""
-    return [name for name in self.stored if re.search(self.unused, name)]
 
 
 def place_names(place: Place, config: TransformerConfig, path: str) -> list[str]:
@@ -99,7 +96,7 @@ def place_names(place: Place, config: TransformerConfig, path: str) -> list[str]
 
 def _equal(one: Stored, other: Stored) -> bool:
   """Whether two arrays of one shape hold the same numbers; read in parts."""
-  rows = max(1, (64 << 20) // (4 * int(np.prod(one.shape[1:]))))
+  rows = max(1, PIECE_BYTES // (4 * math.prod(one.shape[1:])))
   rest = (slice(None),) * (len(one.shape) - 1)
   for start in range(0, one.shape[0], rows):
     part = slice(start, min(start + rows, one.shape[0])), *rest

@@ -43,9 +43,7 @@ def open_checkpoint(folder: str | os.PathLike) -> Source:
   except ValueError as e:
     raise ConvertError(f'{title}: its arrays are those of no model: {e}') from e
   table = names.T5X_SCANNED if scanned else names.T5X
-  return Source(
-    title, config, table if config.activation != 'relu' else names.ungated(table), stored
-  )
+  return Source(title, config, names.with_activation(table, config.activation), stored)
 
 
 def _newest(folder: Path) -> Path:

@@ -67,7 +67,7 @@ def test_a_part_is_that_part_of_the_whole(data):
   out = np.full(whole[tuple(index)].shape, np.nan, np.float32)
   piece = data.draw(st.sampled_from([4, 64, 4096]))
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(arrays, '_PIECE_BYTES', piece)
+    patch.setattr(arrays, 'PIECE_BYTES', piece)
     layout.fill(out, stored, index)
   np.testing.assert_array_equal(out, whole[tuple(index)])
   np.testing.assert_array_equal(layout.to_theirs(whole), theirs)

@@ -256,6 +256,13 @@ def test_rope_is_read_as_either_version_of_transformers_says_it():
   [
     (LLAMA | {'model_type': 'lama'}, "No model_type 'lama'. Did you mean 'llama'? Known: gemma2,"),
     ({}, "No model_type 'None'"),
+    ({'model_type': ['llama']}, 'No model_type "[\'llama\']"'),
+    ({'model_type': 'gemma3'}, "describes no model: KeyError('text_config')"),
+    ({'model_type': 'gemma3', 'text_config': 3}, 'describes no model: TypeError('),
+    (LLAMA | {'architectures': 3}, 'describes no model: TypeError('),
+    (LLAMA | {'rms_norm_eps': None}, 'x says nothing of what is norm_epsilon here.'),
+    (LLAMA | {'rope_theta': None}, 'x says nothing of what is rope_theta here.'),
+    (LLAMA | {'rope_scaling': 3}, 'describes no model: TypeError('),
     (
       LLAMA | {'architectures': ['LlamaForSequenceClassification']},
       "architectures=['LlamaForSequenceClassification'], which flan_jax does not support; it knows "
