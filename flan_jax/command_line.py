@@ -324,7 +324,10 @@ def _add_use_verbs(verb) -> None:
   )
   p.add_argument('--checkpoint', required=True, help='a workdir, or W/checkpoints/STEP')
   p.add_argument(
-    '--to', metavar='FORMAT:PATH', required=True, help='hf:DIR, a folder that is missing or empty'
+    '--to',
+    metavar='FORMAT:PATH',
+    required=True,
+    help='hf:DIR, a Hugging Face folder, adapters merged; peft:DIR, the adapters alone',
   )
 
   verb(

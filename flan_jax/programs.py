@@ -314,9 +314,9 @@ def import_(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
   """Writes a checkpoint for other programs."""
-  from flan_jax.convert import exporting, formats
+  from flan_jax.convert import formats
 
-  exporting.export_checkpoint(args.checkpoint, formats.target_folder(args.to))
+  formats.export(args.checkpoint, args.to)
   return 0
 
 

@@ -4,6 +4,8 @@ Parameters are read from the checkpoint one by one and written a file at a time,
 device nor memory for the whole model is needed. The folder appears whole or not at all.
 """
 
+import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from flan_jax.convert.arrays import Layout, Stored, sizes
 from flan_jax.convert.hf_config import write_config
 from flan_jax.convert.hf_tokenizer import to_json, token_ids, tokenizer_files
 from flan_jax.convert.huggingface import CONFIG, INDEX, WEIGHTS
+from flan_jax.convert.merging import merge_adapters
 from flan_jax.convert.source import ConvertError, place_names
 from flan_jax.data.vocabularies import load_vocabulary
 from flan_jax.models.config import TransformerConfig
@@ -31,6 +34,8 @@ def export_checkpoint(
   checkpoint: str | os.PathLike, out: str | os.PathLike, max_file_bytes: int = MAX_FILE_BYTES
 ) -> Path:
   """Writes the folder `out`: float32 weights, configuration, and the vocabulary if there is one.
+
+  Adapters are merged into the kernels beside which they were trained.
 
   Args:
     checkpoint: a workdir, or one step of it.
@@ -48,11 +53,9 @@ def export_checkpoint(
   checkpoint_files.verify(folder / str(step))
   with checkpoints.Checkpoints(folder) as saved:
     meta = saved.meta(step)
-  config = TransformerConfig(**meta['model'])
+  adapted = TransformerConfig(**meta['model'])
+  config = dataclasses.replace(adapted, lora=None)
   family, values = write_config(config)
-  out = Path(out).resolve()
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise ConvertError(f'{out} is there already and not empty; give another --to.')
   generation = {'decoder_start_token_id': 0} if config.num_encoder_layers else {}
   files = {}
   if (folder.parent / 'vocabulary').exists():
@@ -61,20 +64,36 @@ def export_checkpoint(
     generation |= token_ids(vocabulary)
   files[CONFIG] = to_json({**values, **generation, 'dtype': 'float32'})
   files['generation_config.json'] = to_json(generation)
-  partial = out.with_name(f'.{out.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  try:
+  with whole_folder(out) as partial:
     for name, data in files.items():
       (partial / name).write_bytes(data)
     table = names.with_activation(family.table, config.activation)
     parameters = _open_parameters(folder / str(step), meta.get('base'))
+    if adapted.lora is not None:
+      parameters = merge_adapters(parameters, adapted.lora)
     _write_weights(partial, parameters, table, config, max_file_bytes)
+  print(f'{family.architectures[0]} in {out}.')
+  return Path(out)
+
+
+@contextlib.contextmanager
+def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
+  """Gives a folder to write in that becomes `out` when all of it is there.
+
+  Raises:
+    ConvertError: something is in `out` already.
+  """
+  out = Path(out).resolve()
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise ConvertError(f'{out} is there already and not empty; give another --to.')
+  partial = out.with_name(f'.{out.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
     partial.replace(out)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-  print(f'{family.architectures[0]} in {out}.')
-  return out
 
 
 def _open_parameters(folder: Path, base: dict[str, str] | None) -> dict[str, Stored]:
@@ -111,12 +130,12 @@ def _write_weights(folder, stored, table, config: TransformerConfig, max_file_by
     held, current, done = {}, 0, 0
     for name, array in _arrays(parameters):
       if file_of[name] != current:
-        _save(held, folder / files[current])
+        save_arrays(held, folder / files[current], folder / CONFIG)
         held, current = {}, file_of[name]
       held[name] = array
       done += 1
       progress.advance(done)
-    _save(held, folder / files[current])
+    save_arrays(held, folder / files[current], folder / CONFIG)
   if count > 1:
     index = {
       'metadata': {'total_size': total},
@@ -125,9 +144,10 @@ def _write_weights(folder, stored, table, config: TransformerConfig, max_file_by
     (folder / INDEX).write_bytes(to_json(index))
 
 
-def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+def save_arrays(arrays: dict[str, np.ndarray], path: Path, like: Path) -> None:
+  """Writes a safetensors file that the same people may read as the file `like`."""
   safetensors_numpy.save_file(arrays, path, metadata={'format': 'pt'})
-  shutil.copymode(path.parent / CONFIG, path)  # safetensors lets nobody else read it
+  shutil.copymode(like, path)  # safetensors lets nobody else read it
 
 
 def _share_out(parameters: list[_Parameter], max_file_bytes: int) -> tuple[dict[str, int], int]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from flan_jax.convert import gguf_file, huggingface, llama2c, t5x
+from flan_jax.convert import exporting, gguf_file, huggingface, llama2c, peft, t5x
 from flan_jax.convert.source import ConvertError, Source
 from flan_jax.naming import unknown
 
@@ -13,7 +13,10 @@ READERS: dict[str, Callable[[str], Source]] = {
   'gguf': gguf_file.open_file,
   'llama2c': llama2c.open_folder,
 }
-WRITERS = ('hf',)
+WRITERS: dict[str, Callable[[str, str], object]] = {
+  'hf': exporting.export_checkpoint,
+  'peft': peft.export_adapters,
+}
 
 
 def open_source(text: str) -> Source:
@@ -22,9 +25,10 @@ def open_source(text: str) -> Source:
   return READERS[kind](path)
 
 
-def target_folder(text: str) -> str:
-  """The folder that `--to` names: 'hf:out' -> 'out'."""
-  return _split(text, '--to', WRITERS)[1]
+def export(checkpoint: str, text: str) -> None:
+  """Writes a checkpoint as `--to` says, such as 'hf:out'."""
+  kind, path = _split(text, '--to', WRITERS)
+  WRITERS[kind](checkpoint, path)
 
 
 def _split(text, flag, kinds) -> tuple[str, str]:
