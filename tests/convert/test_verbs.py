@@ -41,7 +41,7 @@ def fails(capsys, *argv):
     (('import', '--from', 't5x:none', '--out', 'c'), 1, 'none is no T5X checkpoint'),
     (('import', '--from', 'gguf:none', '--out', 'c'), 1, 'none cannot be read'),
     (('import', '--from', 'llama2c:none', '--out', 'c'), 1, 'should hold one model of llama2.c'),
-    (('export', '--checkpoint', 'none', '--to', 'gguf:x'), 1, "No format 'gguf'. Known: hf."),
+    (('export', '--checkpoint', 'none', '--to', 'gguf:x'), 1, "No format 'gguf'. Known: hf"),
     (('export', '--checkpoint', 'none', '--to', 'hf:x'), 1, 'holds no finished checkpoint'),
   ],
 )
@@ -126,8 +126,11 @@ small, large, out = sys.argv[1:]
 importing.import_checkpoint(huggingface.open_folder(small), out + '/small')
 start, peak = anonymous(), [0]
 threading.Thread(target=watch, daemon=True).start()
+with partitioning.use_mesh(partitioning.MeshConfig()):
+  importing.load(huggingface.open_folder(large))
+reading, peak[0] = peak[0] - start, 0
 importing.import_checkpoint(huggingface.open_folder(large), out + '/large')
-print(peak[0] - start)
+print(reading, peak[0] - start)
 """
 
 
@@ -165,5 +168,7 @@ def test_importing_needs_little_more_memory_than_the_model(
     timeout=300,
   )
   assert done.returncode == 0, done.stderr
-  peak = int(done.stdout.split()[-1])
-  assert model < peak <= model + 1.3 * group, json.dumps([peak, model, group])
+  reading, saving = (int(text) for text in done.stdout.split()[-2:])
+  assert model < reading <= model + 1.3 * group, json.dumps([reading, model, group])
+  # Orbax holds a copy of what it writes, and what it has compressed of that.
+  assert model < saving <= model + 2.2 * group, json.dumps([saving, model, group])
