@@ -50,6 +50,9 @@ EXTRAS = {
     'pyarrow>=18',
     'importlib_resources>=6',
   ],
+  # `prepare --runner` on Apache Beam; measured with 2.77. It wants protobuf below 7, which the lock
+  # has, so it goes into an environment of its own: docs/data.md.
+  'beam': ['apache-beam>=2.77,<3', 'pyarrow>=18'],
   'cuda': [
     'jax[cuda12]>=0.10,<0.11; python_version < "3.12"',
     'jax[cuda12]>=0.12,<0.13; python_version >= "3.12"',

@@ -151,6 +151,17 @@ def _add_data_verbs(verb) -> None:
   )
   p.add_argument('--splits', default='train,validation', help='splits (default: %(default)s)')
   p.add_argument('--workers', type=int, help='processes (default: one a core)')
+  p.add_argument(
+    '--runner',
+    choices=('direct', 'dataflow', 'flink', 'spark'),
+    help='make the splits on Apache Beam (default: in processes of this machine)',
+  )
+  p.add_argument(
+    '--runner_options',
+    default='',
+    metavar="'--FLAG=VALUE ...'",
+    help="flags for Beam in one text: --runner_options='--project=mine --temp_location=gs://b'",
+  )
   p.add_argument('--seed', type=int, default=0, help='of templates and exemplars (default: 0)')
   p.add_argument('--max_examples', type=int, help='at most so many rows a task and split')
   p.add_argument(

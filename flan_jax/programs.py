@@ -159,6 +159,8 @@ def prepare(args: Namespace) -> int:
       tasks_modules=_modules(args),
       licence=args.licence,
       decontaminate_against=_paths(args.decontaminate_against),
+      runner=args.runner,
+      runner_options=args.runner_options,
     )
   )
   return 0 if result.ok else 1

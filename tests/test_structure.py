@@ -61,6 +61,7 @@ ONLY_IN = {
   'seqio': {'data.prepare', 'data.seqio_tasks', 'data.seqio_vocabulary', 'data.catalogue'},
   'tensorflow': {'data.prepare', 'data.seqio_tasks', 'data.seqio_vocabulary'},
   'clu': set(),
+  'apache_beam': {'data.prepare_beam'},
   'transformers': {'convert'},
   'torch': {'convert'},
 }

@@ -27,6 +27,7 @@ FORMAT = 1
 CACHE_FILE = 'cache.json'
 MANIFEST_FILE = 'manifest.json'
 DATA_FILES = ('tokens.npy', 'offsets.npy', 'metadata.jsonl', 'metadata_offsets.npy')
+SPLIT_FILES = (*DATA_FILES, MANIFEST_FILE)  # the manifest last: it says that the others are whole
 
 HEADER_BYTES = 128  # NumPy's header of a one-dimensional array, padded, whatever its length
 

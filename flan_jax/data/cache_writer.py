@@ -16,7 +16,7 @@ import shutil
 import struct
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -154,7 +154,7 @@ class TaskCacheWriter:
       cache_layout.write_json(self._partial / cache_layout.MANIFEST_FILE, manifest)
       (self._partial / 'lock').unlink()
       _sync_directory(self._partial)
-      self._put_in_place()
+      _put_in_place(self._partial, self._directory)
     except OSError as e:
       raise self._failed(e) from e
     self._finished = True
@@ -194,15 +194,6 @@ class TaskCacheWriter:
       'files': files,
     }
 
-  def _put_in_place(self) -> None:
-    """Renames; a folder already there steps aside first, since only an empty one is replaced."""
-    aside = self._partial.with_suffix('.replaced')
-    if self._directory.exists():
-      os.rename(self._directory, aside)
-    os.rename(self._partial, self._directory)
-    _sync_directory(self._directory.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
   def _failed(self, error: OSError) -> CacheError:
     where = f"task '{self._task}' split '{self._split}' under '{self._directory.parent}'"
     if error.errno in _FULL:
@@ -212,6 +203,41 @@ class TaskCacheWriter:
         'of this task was kept.'
       )
     return CacheError(f'Cannot write {where}: {error.strerror}; give a writable --cache_dir.')
+
+
+def adopt_split(
+  cache_dir: str | os.PathLike[str], task: str, split: str, open_file: Callable[[str], BinaryIO]
+) -> None:
+  """Copies a finished split that was written elsewhere into its place, all of it or nothing.
+
+  Args:
+    cache_dir: a cache of the same vocabulary.
+    task: name of the task.
+    split: name of the split.
+    open_file: opens a file of the split by its name.
+
+  Raises:
+    CacheError: a file is not what was written, cannot be read, or the disk is full.
+  """
+  directory = cache_layout.task_directory(cache_dir, task, split)
+  partial = directory.with_name(f'.{split}.{uuid.uuid4().hex[:12]}.partial')
+  try:
+    partial.mkdir(parents=True)
+    for name in cache_layout.SPLIT_FILES:
+      with open_file(name) as source, open(partial / name, 'wb') as target:
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+    manifest = cache_layout.read_json(partial / cache_layout.MANIFEST_FILE)
+    for name, written in manifest['files'].items():
+      if cache_layout.file_digest(partial / name) != written['blake2b']:
+        raise CacheError(f"{name} of task '{task}' split '{split}' was damaged on its way.")
+    _sync_directory(partial)
+    _put_in_place(partial, directory)
+  except OSError as e:
+    raise CacheError(f"Cannot copy task '{task}' split '{split}' into '{cache_dir}': {e}.") from e
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_leftovers(task_dir: pathlib.Path) -> list[str]:
@@ -237,6 +263,16 @@ def _is_dead(partial: pathlib.Path) -> bool:
       return False
   except OSError:  # locked, or a file system without locks: leave it alone
     return False
+
+
+def _put_in_place(partial: pathlib.Path, directory: pathlib.Path) -> None:
+  """Renames; a folder already there steps aside first, since only an empty one is replaced."""
+  aside = partial.with_suffix('.replaced')
+  if directory.exists():
+    os.rename(directory, aside)
+  os.rename(partial, directory)
+  _sync_directory(directory.parent)
+  shutil.rmtree(aside, ignore_errors=True)
 
 
 def _int64(*values: int) -> bytes:

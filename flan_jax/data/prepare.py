@@ -9,10 +9,11 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -27,13 +28,15 @@ from flan_jax.data.cache import (
   write_json,
 )
 from flan_jax.data.mixture import Mixture
-from flan_jax.data.prepare_job import Job, run_job
+from flan_jax.data.prepare_job import Job, result_of_event, run_job
 from flan_jax.data.prepare_plan import PrepareConfig, PrepareError, plan, splits_of
 from flan_jax.data.prepare_report import Display, lossy_warning, print_summary
 from flan_jax.data.tokenizing import SplitResult
 from flan_jax.data.vocabularies import Vocabulary, choose_chat_template, get_vocabulary
 from flan_jax.data.worker_pool import Event, run_jobs
 from flan_jax.naming import listing, unknown
+
+Runner = Callable[[Mapping[str, Job]], Generator[Event, None, None]]
 
 __all__ = ('PrepareConfig', 'PrepareError', 'PrepareResult', 'prepare')
 
@@ -79,6 +82,7 @@ def prepare(config: PrepareConfig, *, out: Console | None = None) -> PrepareResu
   """
   started = time.monotonic()
   out = out or console()
+  runner = _runner(config)
   catalogue.import_task_modules(config.tasks_modules, seqio=config.seqio)
   for name, path in config.folders.items():
     catalogue.set_folder(name, path)
@@ -94,7 +98,7 @@ def prepare(config: PrepareConfig, *, out: Console | None = None) -> PrepareResu
   vocabulary = _vocabulary(config)
   with _open_cache(config, vocabulary, tasks):
     results, jobs = plan(config, splits, vocabulary)
-    results |= _run(config, jobs, out)
+    results |= _run(jobs, runner, out)
     ordered = tuple(results[pair] for pair in splits)
     names = _write_mixtures(config, mixtures, ordered, left_out)
   print_summary(ordered, out)
@@ -168,6 +172,8 @@ def _clear(folder: Path, tasks: Sequence[str]) -> None:
   for path in (*folder.glob('.*.*[0-9]'), *folder.glob('*/.*.*[0-9]')):
     if path.is_file():  # a small file that was being replaced: .NAME.PROCESS
       path.unlink(missing_ok=True)
+  for path in folder.glob('.prepare.*/'):  # what workers of Beam said
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_leftovers(task_folder: Path) -> None:
@@ -178,9 +184,19 @@ def _remove_leftovers(task_folder: Path) -> None:
       shutil.rmtree(partial, ignore_errors=True)
 
 
-def _run(
-  config: PrepareConfig, jobs: Sequence[Job], out: Console
-) -> dict[tuple[str, str], SplitResult]:
+def _runner(config: PrepareConfig) -> Runner:
+  """Chooses what makes the splits."""
+  if config.runner is not None:
+    # Imported only here: Beam is an extra.
+    from flan_jax.data import prepare_beam
+
+    options = prepare_beam.pipeline_options(config)
+    return functools.partial(prepare_beam.run_jobs, cache_dir=config.cache_dir, options=options)
+  workers = config.workers or os.cpu_count() or 1
+  return lambda jobs: run_jobs(run_job, jobs, workers=min(workers, len(jobs)))
+
+
+def _run(jobs: Sequence[Job], runner: Runner, out: Console) -> dict[tuple[str, str], SplitResult]:
   """Makes the splits; a full disk ends it, because every other split would fail as well."""
   by_name = {job.name: job for job in jobs}
   results = {
@@ -189,11 +205,10 @@ def _run(
   }
   if not jobs:
     return results
-  workers = min(config.workers or os.cpu_count() or 1, len(jobs))
   try:
     with (
       Display(len(jobs), out) as display,
-      contextlib.closing(run_jobs(run_job, by_name, workers=workers)) as events,
+      contextlib.closing(runner(by_name)) as events,
     ):
       for event in events:
         if event.kind == 'started':
@@ -201,7 +216,7 @@ def _run(
         elif event.kind == 'progress':
           display.advance(event.job, *event.value)
         else:
-          result = _result_of_event(by_name[event.job], event)
+          result = result_of_event(by_name[event.job], event)
           results[result.task, result.split] = result
           display.end(event.job, result)
           if result.status == 'no space':
@@ -209,15 +224,6 @@ def _run(
   except KeyboardInterrupt as e:
     raise KeyboardInterrupt('Stopped. The same command goes on where it was.') from e
   return results
-
-
-def _result_of_event(job: Job, event: Event) -> SplitResult:
-  if event.kind == 'done':
-    return event.value
-  if event.kind == 'died':
-    return SplitResult(job.task, job.split, 'failed', event.value)
-  message = f'An error in its code or data: {event.error}'
-  return SplitResult(job.task, job.split, 'failed', message, traceback=event.value)
 
 
 def _write_mixtures(
@@ -249,4 +255,6 @@ def _write_mixtures(
 def _cannot_write(folder: Path, error: OSError) -> str:
   if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
     return f"No space left for the cache '{folder}' ({error.strerror}); free some and go on."
-  return f"Cannot write the cache '{folder}': {error.strerror}; give a writable --cache_dir."
+  return (
+    f"Cannot write the cache '{folder}': {error.strerror or error}; give a writable --cache_dir."
+  )

@@ -16,6 +16,7 @@ from flan_jax.data import catalogue, decontamination, seqio_tasks
 from flan_jax.data.cache import cache_vocabulary
 from flan_jax.data.tokenizing import Example, SplitResult, is_disk_error, write_split
 from flan_jax.data.vocabularies import Vocabulary
+from flan_jax.data.worker_pool import Event
 
 _NOT_METADATA = ('id', 'template', 'inputs', 'targets', 'text', 'input_ids', 'target_ids')
 
@@ -93,6 +94,16 @@ def run_job(job: Job, report: Callable[[tuple[int, int]], None]) -> SplitResult:
   except (ValueError, OSError) as e:
     status = 'no space' if is_disk_error(e) else 'failed'
     return SplitResult(job.task, job.split, status, str(e), seconds=time.monotonic() - started)
+
+
+def result_of_event(job: Job, event: Event) -> SplitResult:
+  """Says what became of a job whose worker returned, raised or died."""
+  if event.kind == 'done':
+    return event.value
+  if event.kind == 'died':
+    return SplitResult(job.task, job.split, 'failed', event.value)
+  message = f'An error in its code or data: {event.error}'
+  return SplitResult(job.task, job.split, 'failed', message, traceback=event.value)
 
 
 def _from_text(example: dict[str, Any]) -> Example:

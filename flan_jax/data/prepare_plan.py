@@ -57,6 +57,9 @@ class PrepareConfig:
     licence: regular expression; leaves out tasks whose licence does not match it.
     decontaminate_against: files and folders of evaluation sets; examples of the split 'train' that
       hold a text of theirs are left out.
+    runner: 'direct', 'dataflow', 'flink' or 'spark' makes the splits on Apache Beam; None in
+      processes of this machine.
+    runner_options: flags for Beam, as in a shell.
   """
 
   mixture: str
@@ -75,6 +78,8 @@ class PrepareConfig:
   seqio: bool = False
   licence: str | None = None
   decontaminate_against: tuple[str, ...] = ()
+  runner: str | None = None
+  runner_options: str = ''
 
   def __post_init__(self):
     if self.workers is not None and self.workers < 1:
@@ -83,6 +88,10 @@ class PrepareConfig:
       raise PrepareError(f'max_examples={self.max_examples} must be at least 1.')
     if self.epochs < 1:
       raise PrepareError(f'epochs={self.epochs} must be at least 1.')
+    if self.runner_options and self.runner is None:
+      raise PrepareError(
+        f'runner_options={self.runner_options!r} are for Apache Beam; give a runner as well.'
+      )
     if not self.splits:
       raise PrepareError("splits is empty; name at least one, such as 'train'.")
 

@@ -144,7 +144,10 @@ def _end(worker: _Worker) -> None:
 def _work(function: Callable, connection: multiprocessing.connection.Connection, stderr) -> None:
   """Serves jobs until the other end of the pipe is closed; runs in the worker."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-  file_descriptor = stderr.detach()
+  try:
+    file_descriptor = stderr.detach()
+  except OSError:
+    return  # The parent left while this process was starting.
   # Warnings of C++ libraries would tear the progress bar; they are quoted if the worker dies.
   os.dup2(file_descriptor, 1)
   os.dup2(file_descriptor, 2)

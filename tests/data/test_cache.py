@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from flan_jax.data import cache, vocabularies
 from flan_jax.data.cache import CacheError, TaskCache, TaskCacheWriter
 from flan_jax.data.cache_layout import DATA_FILES
+from flan_jax.data.cache_writer import adopt_split
 
 ids = st.lists(st.integers(3, 258), max_size=20).map(lambda x: [*x, 1])
 EXAMPLES = [([5, 6, 1], [7, 1]), ([1], [8, 9, 1]), ([3, 1], [1])]
@@ -119,6 +120,27 @@ def test_a_writer_that_raises_or_never_finishes_leaves_nothing(cache_dir):
   with TaskCacheWriter(cache_dir, 'task', 'train') as writer:
     writer.add([1], [1], {})
   assert list((cache_dir / 'tasks' / 'task').iterdir()) == []
+
+
+def test_a_split_written_elsewhere_is_adopted_whole_or_not_at_all(cache_dir, tmp_path):
+  write(cache_dir)
+  cache.initialize_cache(tmp_path / 'other', vocabularies.get_vocabulary('bytes'))
+  made, there = cache_dir / 'tasks/task/train', tmp_path / 'other/tasks/task'
+
+  def adopt(folder):
+    adopt_split(tmp_path / 'other', 'task', 'train', lambda name: open(folder / name, 'rb'))
+
+  adopt(made)
+  TaskCache.open(tmp_path / 'other', 'task', 'train').verify()
+  assert [p.name for p in there.iterdir()] == ['train']
+  (made / 'tokens.npy').write_bytes((made / 'tokens.npy').read_bytes()[:-2])
+  with pytest.raises(CacheError, match="tokens.npy of task 'task' split 'train' was damaged"):
+    adopt(made)
+  (made / 'tokens.npy').unlink()
+  with pytest.raises(CacheError, match="Cannot copy task 'task' split 'train' into .*tokens.npy"):
+    adopt(made)
+  assert [p.name for p in there.iterdir()] == ['train']
+  TaskCache.open(tmp_path / 'other', 'task', 'train').verify()
 
 
 WRITE_FOREVER = """
