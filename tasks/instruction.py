@@ -102,11 +102,12 @@ class InstructionTask:
       fields = self._select(row)
       if not isinstance(fields, LeftOut) and _longest(fields) > MAX_CHARACTERS:
         fields = LeftOut(f'over {MAX_CHARACTERS:,} characters in a field')
-      if not isinstance(fields, LeftOut):
-        fields = {name: clean(value) for name, value in fields.items()}
-        yield Row(f'{origin}-{clean(row.id)}', fields, row.place)
-      elif dropped is not None:
-        dropped[fields.reason] += 1
+      if isinstance(fields, LeftOut):
+        if dropped is not None:
+          dropped[fields.reason] += 1
+        continue
+      fields = {name: clean(value) for name, value in fields.items()}
+      yield Row(f'{origin}-{clean(row.id)}', fields, row.place)
 
   def _select(self, row: Row) -> Mapping[str, Any] | LeftOut:
     """Applies `fields` to one row."""

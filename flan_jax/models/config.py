@@ -226,6 +226,8 @@ def differences(config: TransformerConfig, other: TransformerConfig) -> list[str
     for field in dataclasses.fields(TransformerConfig)
     if field.name not in _OF_A_RUN
   }
+  if not config.tie_embeddings and not other.tie_embeddings:
+    del pairs['scale_tied_logits']
   return [f'{name}={a!r}, not {b!r}' for name, (a, b) in pairs.items() if a != b]
 
 

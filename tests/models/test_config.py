@@ -10,7 +10,12 @@ import pytest
 from flax import nnx
 
 from flan_jax import main, partitioning
-from flan_jax.models.config import TransformerConfig, parameter_count, train_step_flops
+from flan_jax.models.config import (
+  TransformerConfig,
+  differences,
+  parameter_count,
+  train_step_flops,
+)
 from flan_jax.models.transformer import Transformer
 
 GIN_MODELS = Path(__file__).resolve().parents[2] / 'gin' / 'models'
@@ -94,3 +99,13 @@ def test_a_config_is_frozen_and_can_be_compared(tiny_config):
   with pytest.raises(dataclasses.FrozenInstanceError):
     config.embed_dim = 3
   assert isinstance(config, TransformerConfig)
+
+
+def test_models_differ_only_in_what_they_compute(tiny_config):
+  one = tiny_config()
+  same = tiny_config(dropout_rate=0.1, remat='full', scale_tied_logits=False)
+  assert differences(one, same) == []
+  tied = tiny_config(tie_embeddings=True)
+  assert differences(one, tied) == ['tie_embeddings=False, not True']
+  other = tiny_config(tie_embeddings=True, scale_tied_logits=False)
+  assert differences(tied, other) == ['scale_tied_logits=True, not False']
