@@ -6,7 +6,7 @@ The sources themselves are in sources.py.
 import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from flan_jax.tasks.readers import DataError
 
@@ -26,6 +26,7 @@ class Row:
   place: str
 
 
+@final
 @dataclass(frozen=True)
 class LeftOut:
   """Stands for a row that is not used; `prepare` counts each reason: '3 without output'."""
