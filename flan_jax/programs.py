@@ -142,27 +142,15 @@ def prepare(args: Namespace) -> int:
   """Writes the token cache."""
   from flan_jax.data import prepare as preparer
 
-  result = preparer.prepare(
-    preparer.PrepareConfig(
-      mixture=args.mixture,
-      cache_dir=args.cache_dir,
-      vocabulary=args.vocabulary,
-      chat_template=args.chat_template,
-      splits=tuple(args.splits.split(',')),
-      folders=_folders(args),
-      workers=args.workers,
-      skip_missing=args.skip_missing,
-      seed=args.seed,
-      max_examples=args.max_examples,
-      epochs=args.epochs,
-      force=args.force,
-      tasks_modules=_modules(args),
-      licence=args.licence,
-      decontaminate_against=_paths(args.decontaminate_against),
-      runner=args.runner,
-      runner_options=args.runner_options,
-    )
-  )
+  given = {
+    'splits': tuple(args.splits.split(',')),
+    'folders': _folders(args),
+    'tasks_modules': _modules(args),
+    'decontaminate_against': _paths(args.decontaminate_against),
+  }
+  fields = {f.name for f in dataclasses.fields(preparer.PrepareConfig)}
+  as_they_are = {name: value for name, value in vars(args).items() if name in fields}
+  result = preparer.prepare(preparer.PrepareConfig(**{**as_they_are, **given}))
   return 0 if result.ok else 1
 
 
