@@ -99,10 +99,8 @@ class InstructionTask:
     if self.holdout is not None and split in ('train', 'validation'):
       rows = self.holdout.select(rows, split)
     for row in rows:
-      fields = self._select(row)
-      # Plain texts are cut into pieces, so that a long one loses nothing.
-      whole = not isinstance(fields, LeftOut) and self.objective is None
-      if whole and _longest(fields) > MAX_CHARACTERS:
+      fields: Any = self._select(row)
+      if not isinstance(fields, LeftOut) and _longest(fields) > MAX_CHARACTERS:
         fields = LeftOut(f'over {MAX_CHARACTERS:,} characters in a field')
       if isinstance(fields, LeftOut):
         if dropped is not None:
