@@ -100,7 +100,9 @@ class InstructionTask:
       rows = self.holdout.select(rows, split)
     for row in rows:
       fields: Any = self._select(row)
-      if not isinstance(fields, LeftOut) and _longest(fields) > MAX_CHARACTERS:
+      # Plain texts are cut into pieces, so that a long one loses nothing.
+      whole = not isinstance(fields, LeftOut) and self.objective is None
+      if whole and _longest(fields) > MAX_CHARACTERS:
         fields = LeftOut(f'over {MAX_CHARACTERS:,} characters in a field')
       if isinstance(fields, LeftOut):
         if dropped is not None:

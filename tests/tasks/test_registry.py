@@ -7,6 +7,7 @@ import time
 import pytest
 from flan_jax.tasks.few_shot import FewShot
 from flan_jax.tasks.instruction import clean
+from flan_jax.tasks.objectives import PrefixLM, text_task
 from flan_jax.tasks.readers import DataError
 from flan_jax.tasks.registry import (
   cache_key,
@@ -202,6 +203,13 @@ def test_rows_are_left_out_for_a_reason_that_is_counted():
   examples = text_examples('long', 'train')
   assert [example['id'] for example in examples] == ['train-1']
   assert examples.dropped == {'over 1,000,000 characters in a field': 2, 'without answer': 1}
+
+
+def test_a_plain_text_may_be_long_because_it_is_cut():
+  source = GeneratorSource(lambda split: [{'text': 'x' * 1_000_001}], splits=('train',))
+  name = text_task('book', source=source, objective=PrefixLM(length=100_000))
+  examples = text_examples(name, 'train')
+  assert len(list(examples)) > 5 and not examples.dropped
 
 
 def test_options_and_references_go_along():
