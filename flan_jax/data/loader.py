@@ -202,6 +202,7 @@ class Loader:
       self.mixture.num_examples,
       seed=self.seed,
       draws_per_window=draws,
+      epochs=self.mixture.epochs,
     )
 
   def _row_range(self, rows: slice | None) -> tuple[int, int]:
