@@ -20,7 +20,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 # A busy machine is not a failure.
-hypothesis.settings.register_profile('suite')
+hypothesis.settings.register_profile('suite', deadline=None)
 hypothesis.settings.load_profile('suite')
 
 REPOSITORY = Path(__file__).resolve().parent.parent
