@@ -235,10 +235,12 @@ class Checkpoints:
     Raises:
       ValueError: The checkpoint is of another model; names the parameters that differ.
     """
-    base: Any = self.meta(step).get('base')
-    names = named_arrays(model)
-    own = self.parameter_names(step) if base else names.keys()
-    restored = self._restore(step, {name: x for name, x in names.items() if name in own}, opt_state)
+    meta, names = self.meta(step), named_arrays(model)
+    base: Any = meta.get('base')
+    own = meta['shapes'] if base else names
+    mine = {name: x for name, x in names.items() if name in own}
+    self._check_shapes(step, meta['shapes'], mine)
+    restored = self._restore(step, mine, opt_state)
     parameters = restored[PARAMETERS]
     frozen = {name: x for name, x in names.items() if name not in own}
     if frozen:
@@ -248,7 +250,6 @@ class Checkpoints:
 
   def _restore(self, step, parameters, opt_state=None, *, partial: bool = False) -> Any:
     """Restores arrays by path, of the parameters only those given where `partial`."""
-    self._check_shapes(step, parameters, partial)
     wanted = {PARAMETERS: parameters}
     if opt_state is not None:
       wanted[OPTIMIZER] = named_arrays(opt_state)
@@ -263,8 +264,10 @@ class Checkpoints:
     """Paths of the parameters that a step's own files hold."""
     return set(self.meta(step)['shapes'])
 
-  def _check_shapes(self, step: int, wanted: dict[str, Any], partial: bool):
-    saved = {name: tuple(shape) for name, (shape, _) in self.meta(step)['shapes'].items()}
+  def _check_shapes(
+    self, step: int, shapes: dict[str, Any], wanted: dict[str, Any], *, partial: bool = False
+  ):
+    saved = {name: tuple(shape) for name, (shape, _) in shapes.items()}
     problems = [f'{name} is missing' for name in wanted if name not in saved]
     if not partial:
       problems += [f'{name} is not in this model' for name in saved if name not in wanted]
@@ -285,8 +288,10 @@ class Checkpoints:
 def _restore_base(base: dict[str, str], wanted: dict[str, Any], of: Path) -> dict[str, Any]:
   """Restores by path the parameters that a checkpoint left in the one it was tuned from."""
   path = checkpoint_files.base_folder(base, of)
+  step = int(path.name)
   with Checkpoints(path.parent) as source:
-    return source._restore(int(path.name), wanted, partial=True)[PARAMETERS]
+    source._check_shapes(step, source.meta(step)['shapes'], wanted, partial=True)
+    return source._restore(step, wanted, partial=True)[PARAMETERS]
 
 
 def _restore_args(arrays: dict[str, Any], partial: bool):

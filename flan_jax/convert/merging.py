@@ -4,18 +4,18 @@ import numpy as np
 
 from flan_jax.convert.arrays import Stored
 from flan_jax.models.config import Lora
-from flan_jax.models.lora import SUFFIX
+from flan_jax.models.lora import SUFFIX, merged
 
 
 def merge_adapters(parameters: dict[str, Stored], lora: Lora) -> dict[str, Stored]:
   """The parameters by path without adapters, their kernels read with what those add."""
-  merged = {}
+  found = {}
   for path, kernel in parameters.items():
     if SUFFIX in path:
       continue
     a, b = (parameters.get(f'{path}{SUFFIX}.{name}') for name in 'ab')
-    merged[path] = _merged(kernel, a, b, lora) if a and b else kernel
-  return merged
+    found[path] = _merged(kernel, a, b, lora) if a and b else kernel
+  return found
 
 
 def read_whole(stored: Stored, layers: slice = slice(None)) -> np.ndarray:
@@ -24,13 +24,9 @@ def read_whole(stored: Stored, layers: slice = slice(None)) -> np.ndarray:
 
 
 def _merged(kernel: Stored, a: Stored, b: Stored, lora: Lora) -> Stored:
-  rank = lora.rank
-
   def read(index: tuple[slice, ...]) -> np.ndarray:
-    narrow, wide = read_whole(a, index[0]), read_whole(b, index[0])
-    layers = len(narrow)
-    added = np.matmul(narrow.reshape(layers, -1, rank), wide.reshape(layers, rank, -1))
-    added = added.reshape(layers, *kernel.shape[1:])[(slice(None), *index[1:])]
-    return kernel.read(index) + np.float32(lora.alpha / rank) * added
+    layers = index[0]
+    whole = merged(read_whole(kernel, layers), read_whole(a, layers), read_whole(b, layers), lora)
+    return whole[(slice(None), *index[1:])]
 
   return Stored(kernel.shape, kernel.dtype, read, kernel.granule)

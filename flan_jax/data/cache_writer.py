@@ -69,6 +69,7 @@ class TaskCacheWriter:
     self._num_ids = min(self._info.size + extra_ids, 1 + np.iinfo(self._dtype).max)
     self._files: dict[str, BinaryIO] = {}
     self._num_examples = self._input_tokens = self._num_tokens = self._metadata_bytes = 0
+    self._largest_id = 0  # sentinels may lie above the vocabulary
     self._finished = False
 
   def __enter__(self) -> Self:
@@ -112,8 +113,9 @@ class TaskCacheWriter:
         'count it.'
       )
     tokens = np.concatenate([np.asarray(inputs, np.int64), np.asarray(targets, np.int64)])
-    if tokens.min() < 0 or tokens.max() >= self._num_ids:
-      wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+    smallest, largest = int(tokens.min()), int(tokens.max())
+    if smallest < 0 or largest >= self._num_ids:
+      wrong = smallest if smallest < 0 else largest
       raise CacheError(
         f"{self._next(metadata)} has token id {wrong}; the cache's {self._info.kind} vocabulary "
         f'has ids 0 to {self._num_ids - 1:,}.'
@@ -130,6 +132,7 @@ class TaskCacheWriter:
       raise self._failed(e) from e
     self._num_examples += 1
     self._input_tokens += len(inputs)
+    self._largest_id = max(self._largest_id, largest)
     self._num_tokens, self._metadata_bytes = end, metadata_end
 
   def _next(self, metadata: Mapping[str, Any]) -> str:
@@ -188,6 +191,7 @@ class TaskCacheWriter:
       'split': self._split,
       'vocabulary': self._info.fingerprint,
       'num_examples': self._num_examples,
+      'largest_id': self._largest_id,
       'input_tokens': self._input_tokens,
       'target_tokens': self._num_tokens - self._input_tokens,
       'key': self._key,

@@ -160,7 +160,6 @@ def write_split(
   """
   started = reported = time.monotonic()
   lossy, templates, tokens = LossyCounter(vocabulary), Counter(), 0
-  largest_id = 0  # sentinels may lie above the vocabulary
   with TaskCacheWriter(cache_dir, task, split, key=key, extra_ids=vocabulary.extra_ids) as writer:
     count = 0
     for count, example in enumerate(itertools.islice(examples, max_examples), start=1):
@@ -170,7 +169,6 @@ def write_split(
       lossy.add(example)
       templates[example.template] += 1
       tokens += len(inputs) + len(targets)
-      largest_id = max(largest_id, max(inputs), max(targets))
       if time.monotonic() - reported > _REPORT_SECONDS:
         reported = time.monotonic()
         report((count, tokens))
@@ -186,7 +184,6 @@ def write_split(
       {
         **info,
         'templates': dict(sorted(templates.items())),
-        'largest_id': largest_id,
         'dropped': left_out,
         'lossy': {c: dataclasses.asdict(f) for c, f in found.items()},
       }

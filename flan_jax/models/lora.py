@@ -5,6 +5,7 @@ for a gradient or an optimizer. It is our own and no library's: it is these two 
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,10 +62,9 @@ def project(module: nnx.Module, name: str, x: jax.Array, *axes: str | None) -> j
   return y if adapter is None else y + adapter(x, *axes)
 
 
-def merged(kernel: jax.Array, a: jax.Array, b: jax.Array, lora: Lora) -> jax.Array:
-  """A stacked kernel [layers, *inner, *outer] with what its adapter adds."""
-  layers, rank = a.shape[0], a.shape[-1]
-  added = jnp.einsum('lir,lro->lio', a.reshape(layers, -1, rank), b.reshape(layers, rank, -1))
+def merged(kernel: Any, a: Any, b: Any, lora: Lora) -> Any:
+  """A stacked kernel [layers, *inner, *outer] with what its adapter adds; of JAX or of NumPy."""
+  added = a.reshape(len(a), -1, lora.rank) @ b.reshape(len(b), lora.rank, -1)
   return kernel + (lora.alpha / lora.rank * added.reshape(kernel.shape)).astype(kernel.dtype)
 
 
