@@ -28,6 +28,7 @@ from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
 from flan_jax.train_state import (
   TrainState,
+  base_of,
   join,
   restore_or_initialize,
   split,
@@ -247,6 +248,7 @@ def train(
     # ---- state: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
     state = restore_or_initialize(config, saved, loader)
+    base = base_of(config, saved)
     start = int(state.step)
     run_log.write_facts(workdir, config, mesh, loader, state)
 
@@ -273,12 +275,12 @@ def train(
       if last or stop or _due(step, config.checkpoint.save_every_steps):
         log.flush()
         with log.throughput.paused():
-          model, base = to_save(state.model, config)
+          model, told = to_save(state.model, config, base)
           meta = {
             'data': loader.position(step),
             'model': dataclasses.asdict(config.model),
             'lengths': dict(config.data.lengths),
-            **base,
+            **told,
           }
           saved.save(step, model, (state.opt_state, state.guard), meta=meta, score=score)
         score = None

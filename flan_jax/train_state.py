@@ -94,12 +94,20 @@ def restore_or_initialize(config: Any, saved: checkpoints.Checkpoints, loader: A
   return jax.jit(create)(key)
 
 
-def to_save(model: transformer.Transformer, config: Any) -> tuple[Any, Mapping[str, Any]]:
-  """What of a model a checkpoint is to hold, and what its meta is to say of the rest."""
+def base_of(config: Any, saved: checkpoints.Checkpoints) -> dict[str, str] | None:
+  """Where a run leaves what it does not change: what it began with, though newer ones lie there."""
+  if steps := saved.steps():
+    return saved.meta(steps[-1]).get('base')
+  path = config.initial_checkpoint_path
+  return checkpoint_files.identity(path) if path else None
+
+
+def to_save(
+  model: transformer.Transformer, config: Any, base: dict[str, str] | None
+) -> tuple[Any, Mapping[str, Any]]:
+  """What of a model a checkpoint is to hold, and what its meta is to say of the rest in `base`."""
   trained, frozen = split(model, config)
-  if not frozen or not config.initial_checkpoint_path:
-    return model, {}
-  return trained, {'base': checkpoint_files.identity(config.initial_checkpoint_path)}
+  return (trained, {'base': base}) if frozen and base else (model, {})
 
 
 def _start_from(config, abstract, key):

@@ -12,10 +12,8 @@ from flan_jax.tasks.instruction import InstructionTask
 from flan_jax.tasks.mixtures import instruction_mixture
 from flan_jax.tasks.registry import register_forms
 from flan_jax.tasks.rows import Source
-from flan_jax.tasks.sources import as_splits
+from flan_jax.tasks.sources import as_splits, check_holdout
 from flan_jax.tasks.splits import HashSplit, TailSplit
-
-from flan_jax.naming import listing
 
 __all__ = ('PrefixLM', 'SpanCorruption', 'text_task', 'ul2_mixture')
 
@@ -63,11 +61,7 @@ def text_task(
     ValueError: a name taken or malformed, or a source that cannot be parted as `splits` says.
   """
   sources = as_splits(source)
-  if splits is not None and ('validation' in sources or 'train' not in sources):
-    raise ValueError(
-      f'Task {name!r}: splits={splits} cuts validation from train, but the source has '
-      f'{listing(sources)}; leave out one of the two.'
-    )
+  check_holdout(name, sources, splits)
   task = InstructionTask(
     name=name,
     family=name,

@@ -18,7 +18,7 @@ from flan_jax.tasks.forms import forms_of
 from flan_jax.tasks.instruction import FORMAT, Fields, InstructionTask
 from flan_jax.tasks.lint import check_templates
 from flan_jax.tasks.rows import Availability, Source
-from flan_jax.tasks.sources import as_splits
+from flan_jax.tasks.sources import as_splits, check_holdout
 from flan_jax.tasks.splits import HashSplit, TailSplit
 from flan_jax.tasks.templates import Template, as_templates
 
@@ -113,11 +113,7 @@ def instruction_task(
     ValueError: a name taken or malformed, an unknown metric, or templates that cannot work.
   """
   sources = as_splits(source)
-  if splits is not None and ('validation' in sources or 'train' not in sources):
-    raise ValueError(
-      f'Task {name!r}: splits={splits} cuts validation from train, but the source has '
-      f'{listing(sources)}; leave out one of the two.'
-    )
+  check_holdout(name, sources, splits)
   if few_shot is not None and 'train' not in sources:
     raise ValueError(
       f'Task {name!r}: few_shot draws exemplars from train, but the source has only '

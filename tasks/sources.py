@@ -20,6 +20,8 @@ from flan_jax.tasks.paths import data_path, is_url
 from flan_jax.tasks.readers import DataError, cannot_read, csv_rows, json_objects, tsv_rows
 from flan_jax.tasks.rows import Availability, Row, Source, row_id
 
+from flan_jax.naming import listing
+
 Numbered = Iterator[tuple[int, dict[str, Any]]]
 
 
@@ -242,6 +244,15 @@ class TFDS(Source):
 
   def fingerprint(self) -> str:
     return f'{self.where()} {self._builder().info.full_name}'
+
+
+def check_holdout(name: str, sources: Mapping[str, Source], splits: Any) -> None:
+  """Refuses `splits`, which cut validation from train, where a source has it or has no train."""
+  if splits is not None and ('validation' in sources or 'train' not in sources):
+    raise ValueError(
+      f'Task {name!r}: splits={splits} cuts validation from train, but the source has '
+      f'{listing(sources)}; leave out one of the two.'
+    )
 
 
 def as_splits(source: Source | Mapping[str, Source]) -> dict[str, Source]:
