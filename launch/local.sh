@@ -5,7 +5,7 @@
 #
 #   --processes N   how many (default: 2)
 #   --devices N     CPU devices of each process (default: 1)
-#   --logs DIR      a log for each process, DIR/0.log and so on (default: logs)
+#   --logs DIR      a log for each process, DIR/0.log and so on (default: runs/local)
 #   --grace N       seconds between SIGTERM and SIGKILL (default: 30)
 #   --dry_run       print the commands and stop
 #
@@ -15,7 +15,7 @@
 # SIGTERM and Ctrl-C are handed on to every process.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-processes=2 devices=1 logs=logs grace=30
+processes=2 devices=1 logs=runs/local grace=30
 
 while (($#)); do
   case "$1" in
