@@ -1,7 +1,6 @@
 """Runs the launch files, with stand-ins for programs of clouds and clusters where need be."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,30 +22,19 @@ SETTING = {
   'STORAGE': 'data',
   'CLAIM': 'data',
 }
-# What a person may have set, and a launch file reads.
-READ = {*SETTING, 'SPOT', 'SLICES', 'RUNTIME', 'PRIORITY', 'MAX_RESTARTS', 'CHIPS_PER_HOST'}
-READ |= {'SLURM_JOB_ID', 'XLA_FLAGS'}
 
 
 def launch(name, *words, setting=SETTING, programs=None):
   """Runs launch/NAME with these words; `programs` is a folder that is searched first."""
-  environment = {key: value for key, value in os.environ.items() if key not in READ}
-  environment['PATH'] = os.pathsep.join([str(programs or ''), environment['PATH']]).lstrip(':')
+  path = os.environ['PATH'] if programs is None else f'{programs}{os.pathsep}{os.environ["PATH"]}'
   return subprocess.run(
     ['bash', str(LAUNCH / name), *words],
-    env={**environment, **setting},
+    env={'PATH': path, **setting},
     cwd=ROOT,
     capture_output=True,
     text=True,
     timeout=60,
   )
-
-
-def tool(name):
-  """The path of a program that every machine with these tests has."""
-  path = shutil.which(name)
-  assert path, f'there is no {name} on the PATH'
-  return path
 
 
 def stand_in(folder, name, body):

@@ -3,9 +3,9 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 
-import launching
 import pytest
 import yaml
 from launching import LAUNCH, ROOT, SETTING, launch, stand_in
@@ -30,28 +30,26 @@ def dry_run(name, words, setting=SETTING):
 
 
 def arriving(name, printed, folder):
-  """The words that arrive at flan-jax when a host carries out what a dry run printed."""
-  stand_in(folder, 'flan-jax', 'import json; print(json.dumps(sys.argv))')
-  # Both would do more than hand the command on; what follows their own options is the command.
-  container = "sys.argv[2] == 'run' and os.execvp('flan-jax', sys.argv[sys.argv.index('i') + 1:])"
-  stand_in(folder, 'sudo', container)
-  stand_in(folder, 'srun', 'os.execvp(sys.argv[4], sys.argv[4:])')
+  """The words that arrive at flan-jax when a host carries out what a dry run printed for IMAGE=i."""
   if name == 'gke_jobset.sh':
     job = yaml.safe_load(printed)['spec']['replicatedJobs'][0]['template']['spec']
     arguments = job['template']['spec']['containers'][0]['args']
     return [word.replace('$$', '$') for word in arguments]
   if name == 'local.sh':
     printed = printed.splitlines()[0].partition(' > ')[0]
-  for client in ('gcloud', 'xpk'):  # what is to be run is the word after --command
-    body = "import subprocess; subprocess.run(['bash', '-c', sys.argv[-1]])"
-    stand_in(folder, client, body)
+  stand_in(folder, 'flan-jax', "import json; print(json.dumps(['flan-jax', *sys.argv[1:]]))")
+  # The others hand on what follows their own options: as a line for bash, or as words.
+  for client in ('gcloud', 'xpk'):
+    stand_in(folder, client, "os.execvp('bash', ['bash', '-c', sys.argv[-1]])")
+  run = "os.execvp('flan-jax', sys.argv[sys.argv.index('i') + 1 :])"
+  stand_in(folder, 'sudo', f"if sys.argv[2] == 'run': {run}")
+  stand_in(folder, 'srun', 'os.execvp(sys.argv[4], sys.argv[4:])')
   done = subprocess.run(
     ['bash', '-c', f'PATH={shlex.quote(str(folder))}:$PATH; {printed}'],
     capture_output=True,
     text=True,
   )
-  words = json.loads(done.stdout.splitlines()[0])
-  return ['flan-jax', *words[1:]]
+  return json.loads(done.stdout.splitlines()[0])
 
 
 @pytest.mark.parametrize('name', RUNNERS)
@@ -173,7 +171,7 @@ def test_a_program_that_is_missing_is_named_with_its_installation(
   name, program, help_, tmp_path, monkeypatch
 ):
   for tool in ('bash', 'basename', 'dirname', 'sed'):
-    (tmp_path / tool).symlink_to(launching.tool(tool))
+    (tmp_path / tool).symlink_to(shutil.which(tool))
   monkeypatch.setenv('PATH', str(tmp_path))
   done = launch(name, 'run', '--', 'flan-jax')
   assert done.returncode == 2
