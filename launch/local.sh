@@ -65,7 +65,7 @@ while ((${#running[@]})); do
     wait "${running[i]}" || code=$?
     unset "running[i]"
     ((code == 0 || status != 0)) && continue
-    status=$code deadline=$((SECONDS + grace))
+    status=$code deadline=$((SECONDS + grace + 1)) # at least: SECONDS is rounded
     echo "Process $i left with exit status $code; $logs/$i.log ends:" >&2
     tail -n 5 "$logs/$i.log" >&2
     ((code == 75)) || forward

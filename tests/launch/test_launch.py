@@ -30,7 +30,7 @@ def dry_run(name, words, setting=SETTING):
 
 
 def arriving(name, printed, folder):
-  """The words that arrive at flan-jax when a host carries out what a dry run printed for IMAGE=i."""
+  """The words that reach flan-jax when a host carries out what a dry run printed (IMAGE=i)."""
   if name == 'gke_jobset.sh':
     job = yaml.safe_load(printed)['spec']['replicatedJobs'][0]['template']['spec']
     arguments = job['template']['spec']['containers'][0]['args']
