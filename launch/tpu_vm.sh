@@ -23,11 +23,13 @@ need_program gcloud 'Install the Google Cloud SDK: https://cloud.google.com/sdk/
 need PROJECT 'the Google Cloud project, such as my-project'
 need ZONE 'where the TPUs are, such as us-central2-b'
 need NAME 'what the slice is called, any name'
+# `run` too may have to create one, when it is too late to ask.
+[[ ! $verb =~ ^(create|run)$ ]] ||
+  need TYPE 'the kind and size of the slice, such as v4-64 or v5litepod-256'
 where=(--project="$PROJECT" --zone="$ZONE")
 queued=(gcloud compute tpus queued-resources)
 
 create() {
-  need TYPE 'the kind and size of the slice, such as v4-64 or v5litepod-256'
   local runtime="${RUNTIME:-}"
   [[ $runtime ]] || case "$TYPE" in
     v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;

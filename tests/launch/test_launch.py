@@ -116,7 +116,7 @@ def test_help_shows_an_example_and_every_verb(name):
 
 
 NEEDS = {
-  'tpu_vm.sh': ['PROJECT', 'ZONE', 'NAME', 'IMAGE', 'NFS'],
+  'tpu_vm.sh': ['PROJECT', 'ZONE', 'NAME', 'TYPE', 'IMAGE', 'NFS'],
   'gke_xpk.sh': ['PROJECT', 'ZONE', 'CLUSTER', 'NAME', 'TYPE', 'IMAGE', 'STORAGE'],
   'gke_jobset.sh': ['NAME', 'ACCELERATOR', 'TOPOLOGY', 'IMAGE', 'CLAIM'],
 }
