@@ -148,8 +148,8 @@ def figures_of(found: list[dict], rows: int) -> dict:
 def main() -> None:
   parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument('--rows', type=int, nargs='+', default=[8, 32], help='batches to decode')
-  parser.add_argument('--steps', type=int, default=3, help='measured batches a process')
-  parser.add_argument('--repeats', type=int, default=2, help='processes of each program, in turns')
+  parser.add_argument('--steps', type=int, default=2, help='measured batches a process')
+  parser.add_argument('--repeats', type=int, default=1, help='processes of each program, in turns')
   parser.add_argument('--json', help='also write the figures there')
   parser.add_argument('--folder', help=argparse.SUPPRESS)
   parser.add_argument('--run', choices=('ours', 'hugging_face'), help=argparse.SUPPRESS)

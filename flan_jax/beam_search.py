@@ -164,15 +164,16 @@ def _reorder(cache, parent):
   row by row, so that nothing leaves its device.
   """
 
-  def move(x):
-    whole = layout(x)
-    by_beam = None if whole is None else PartitionSpec(*whole[:2], None, *whole[2:])
-    beams = (x.shape[0], *parent.shape, *x.shape[2:])
+  def move(x, axis):
+    whole, after = layout(x), axis + 1
+    by_beam = None if whole is None else PartitionSpec(*whole[:after], None, *whole[after:])
+    beams = (*x.shape[:axis], *parent.shape, *x.shape[after:])
     split = jax.lax.reshape(x, beams, out_sharding=by_beam)
-    moved = jax.vmap(lambda row, index: row[:, index], in_axes=(1, 0), out_axes=1)(split, parent)
+    pick = functools.partial(jnp.take, axis=axis, mode='clip')
+    moved = jax.vmap(pick, in_axes=(axis, 0), out_axes=axis)(split, parent)
     return jax.lax.reshape(moved, x.shape, out_sharding=whole)
 
-  return dataclasses.replace(cache, key=move(cache.key), value=move(cache.value))
+  return cache.map_own(move)
 
 
 def _rows(x):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from flan_jax import whole_file
+
 CHECKSUMS = 'checksums.json'
 
 
@@ -107,11 +109,9 @@ def write_checksums(folder: Path) -> None:
     digests = {
       str(path.relative_to(folder)): _digest(path)
       for path in sorted(folder.rglob('*'))
-      if path.is_file() and not path.name.startswith(CHECKSUMS)
+      if path.is_file() and CHECKSUMS not in path.name
     }
-    part = folder / (CHECKSUMS + '.part')
-    part.write_text(json.dumps(digests, indent=1))
-    part.replace(folder / CHECKSUMS)
+    whole_file.write(folder / CHECKSUMS, json.dumps(digests, indent=1))
   except FileNotFoundError:
     # Retention has deleted this step meanwhile; there is nothing left to protect.
     return

@@ -108,7 +108,7 @@ def generate(
   Rows without any prompt, which fill up a batch, get tokens 0 and score 0 and cost no steps.
 
   Args:
-    model: a Transformer, or whatever has its `start_decoding` and `decode_step`.
+    model: a Transformer, or whatever has its `start_decoding`, `unstacked` and `decode_step`.
     batch: encoder_input_tokens, of a decoder without encoder prompt_tokens, int32 [batch,
       length]; encoder_segment_ids or prompt_segment_ids of the same shape, 1 for tokens and 0 for
       the padding at the end, from the tokens if absent. One prompt a row.
@@ -240,6 +240,7 @@ def _generate(model, tokens, segment_ids, prefix, key, config):
   copies = max(beams, config.num_samples)
   if copies > 1:
     cache = cache.map_rows(lambda x, axis: _repeat(x, copies, axis))
+  model, cache = model.unstacked(cache)
   if beams > 1:
     found = beam_search.search(model, cache, empty, config)
     return Decoded(found[0][:, : config.num_samples], found[1][:, : config.num_samples])

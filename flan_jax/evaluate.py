@@ -4,7 +4,6 @@ A suite is a benchmark read from the user's files, a probe, or a mixture in a to
 """
 
 import dataclasses
-import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -198,17 +197,11 @@ def _settings(loaded: Loaded, config: EvaluateConfig) -> dict:
     'batch_rows': config.batch_rows,
     'dtype': loaded.model.config.dtype,
     'vocabulary': loaded.vocabulary.fingerprint,
-    'chat_template': _digest(loaded.vocabulary.chat.template.source)
-    if loaded.vocabulary.chat
-    else None,
+    'chat': loaded.vocabulary.chat is not None,
     'devices': f'{jax.device_count()} {jax.devices()[0].device_kind}',
     'flan_jax': flan_jax.__version__,
     'jax': jax.__version__,
   }
-
-
-def _digest(text: str) -> str:
-  return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _show(result: BenchmarkResult) -> None:

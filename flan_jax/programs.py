@@ -101,7 +101,6 @@ def train(args: Namespace, resolved) -> int:
     result = evaluator.evaluate(
       model, run.evaluation, run.train.data.cache_dir, vocabulary, step=step, progress=False
     )
-    (workdir / 'evaluations').mkdir(exist_ok=True)
     result.write(workdir / 'evaluations' / f'{step}.json')
     return result.log_values()
 

@@ -13,6 +13,7 @@ import jinja2
 import markupsafe
 
 import flan_jax
+from flan_jax import whole_file
 
 _MAX_TEXT = 1500  # characters of a prompt or an answer
 
@@ -74,13 +75,8 @@ def render(template: str, **values: Any) -> str:
 
 def write(path: Path, page: str) -> Path:
   """Write the page whole or not at all."""
-  partial = path.with_name(f'.{path.name}.part')
   try:
-    partial.write_text(page, encoding='utf-8')
-    partial.replace(path)
+    whole_file.write(path, page)
   except OSError as e:
     raise ValueError(f"The report '{path}' cannot be written: {e.strerror}.") from e
-  finally:
-    if partial.parent.is_dir():
-      partial.unlink(missing_ok=True)
   return path

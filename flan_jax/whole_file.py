@@ -1,21 +1,25 @@
-"""Text files that are there whole or not at all, whatever ends the program that writes them."""
+"""Files that are there whole or not at all, whatever ends the program that writes them."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[TextIO]:
-  """Gives a UTF-8 text file that becomes `path` when all is written; its folder is made."""
+def write(path: str | os.PathLike, content: str | bytes) -> None:
+  """Writes beside `path`, syncs and renames, so that nobody ever reads half; text is UTF-8.
+
+  Raises:
+    OSError: its folder is missing, or the disk refuses; what lay there before is untouched.
+  """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.part')
+  data = content.encode() if isinstance(content, str) else content
+  # Several processes may write the same file: the last one wins.
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
   try:
-    with partial.open('w', encoding='utf-8') as file:
-      yield file
+    with partial.open('wb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
     partial.replace(path)
   finally:
-    partial.unlink(missing_ok=True)
+    if path.parent.is_dir():
+      partial.unlink(missing_ok=True)

@@ -203,6 +203,11 @@ def _steps(model, batch, **settings):
     def __getattr__(self, name):
       return getattr(model, name)
 
+    def unstacked(self, cache):
+      nonlocal model
+      model, cache = model.unstacked(cache)
+      return self, cache
+
     def decode_step(self, tokens, cache):
       jax.debug.callback(lambda position: counted.append(int(position)), cache.position)
       return model.decode_step(tokens, cache)

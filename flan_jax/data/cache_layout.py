@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import whole_file
 from flan_jax.data import vocabularies
 
 FORMAT = 1
@@ -259,18 +260,9 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes JSON beside `path`, syncs and renames, so that a reader never sees half of it."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  """Writes JSON to `path`, whole or not at all; its folder is made."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  try:
-    with open(partial, 'w', encoding='utf-8') as f:
-      json.dump(content, f, indent=2, ensure_ascii=False)
-      f.write('\n')
-      f.flush()
-      os.fsync(f.fileno())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  whole_file.write(path, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
 
 
 def _check_format(path: pathlib.Path, described: Any) -> None:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flan_jax import whole_file
+
 if TYPE_CHECKING:
   from flan_jax.data.chat import ChatFormat
 
@@ -182,7 +184,7 @@ class Vocabulary(abc.ABC):
     description = {'kind': self.kind, 'fingerprint': self.fingerprint, 'size': self.size}
     files[DESCRIPTION_FILE] = (json.dumps(description, indent=2) + '\n').encode()
     for name, data in files.items():
-      _write(directory / name, data)
+      whole_file.write(directory / name, data)
 
 
 def digest(*parts: bytes) -> str:
@@ -195,13 +197,3 @@ def digest(*parts: bytes) -> str:
 
 def _array(ids: Iterable[int]) -> np.ndarray:
   return np.asarray(ids if isinstance(ids, (Sequence, np.ndarray)) else list(ids), np.int64)
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-  """Writes beside and renames, so that a reader never sees half a file."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    partial.write_bytes(data)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flan_jax import whole_file
 from flan_jax.evaluation.results import Score
-from flan_jax.whole_file import writing
 
 FORMAT = 1
 
@@ -147,9 +147,9 @@ class BenchmarkResult:
       raise ValueError(f'These are not the scores of benchmarks: {e!r}.') from e
 
   def write(self, path: str | os.PathLike) -> None:
-    """Write JSON to `path`, whole or not at all."""
-    with writing(path) as file:
-      file.write(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + '\n')
+    """Write JSON to `path`, whole or not at all; its folder is made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    whole_file.write(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False) + '\n')
 
   @classmethod
   def read(cls, path: str | os.PathLike) -> 'BenchmarkResult':

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flan_jax.whole_file import writing
+from flan_jax import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,11 @@ def write(
   scored: Sequence[dict[str, Any]],
 ) -> None:
   """Writes predictions, each with what was made of it (`scored`: answer, scores, targets)."""
-  with writing(path) as file:
-    file.write(json.dumps({'made_from': made_from, 'questions': len(predictions)}) + '\n')
-    for prediction, extra in zip(predictions, scored, strict=True):
-      row = {**dataclasses.asdict(prediction), **extra}
-      file.write(json.dumps(row, ensure_ascii=False) + '\n')
+  rows: list[dict[str, Any]] = [{'made_from': made_from, 'questions': len(predictions)}]
+  for prediction, extra in zip(predictions, scored, strict=True):
+    rows.append({**dataclasses.asdict(prediction), **extra})
+  Path(path).parent.mkdir(parents=True, exist_ok=True)
+  whole_file.write(path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
 
 
 def read(path: str | os.PathLike, made_from: str) -> list[Prediction] | None:

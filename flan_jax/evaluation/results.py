@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flan_jax.whole_file import writing
+from flan_jax import whole_file
 
 FORMAT = 1
 
@@ -169,9 +169,9 @@ class EvaluationResult:
       raise ValueError(f'This is not the result of an evaluation: {e!r}.') from e
 
   def write(self, path: str | os.PathLike) -> None:
-    """Write JSON to `path`, whole or not at all."""
-    with writing(path) as file:
-      file.write(json.dumps(self.to_json(), indent=1) + '\n')
+    """Write JSON to `path`, whole or not at all; its folder is made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    whole_file.write(path, json.dumps(self.to_json(), indent=1) + '\n')
 
   @classmethod
   def read(cls, path: str | os.PathLike) -> 'EvaluationResult':

@@ -1,7 +1,9 @@
 """Layers of one shape, stacked on a leading axis and scanned: the encoder and every decoder."""
 
+import copy
 import dataclasses
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from flax import nnx
 
 from flan_jax.models.attention import Attention, RelativeBias
 from flan_jax.models.config import TransformerConfig
+from flan_jax.models.kv_cache import from_cache, to_cache
 from flan_jax.models.layers import Norm, drop, dropout_scales
 from flan_jax.models.mlp import Mlp
 from flan_jax.models.rope import Rotation
@@ -79,15 +82,16 @@ class Layer(nnx.Module):
     self.cross = cross
 
   def __call__(self, x, context: Context, cache=None, dropout_key=None):
-    """[batch, length, embed] -> the same, and the keys and values that self-attention saw."""
+    """[batch, length, embed] -> the same, and the keys and values that a cache is to hold."""
     config = self.config
     scales = self._dropout_scales(dropout_key, x, context)
     normed = self.attention_norm(x)
     key, value = self.attention.project_kv(normed, context.rotation)
+    kv = {'key': to_cache(key), 'value': to_cache(value)}
     if cache is not None:
-      at = (0, context.slot, 0, 0)
-      key = jax.lax.dynamic_update_slice(cache['key'], key, at)
-      value = jax.lax.dynamic_update_slice(cache['value'], value, at)
+      at = (0, 0, 0, context.slot)
+      kv = {name: jax.lax.dynamic_update_slice(cache[name], kv[name], at) for name in kv}
+      key, value = from_cache(kv['key']), from_cache(kv['value'])
     bias = context.bias
     if config.position == 'relative_bias' and config.relative_bias_per_layer:
       bias = self.relative_bias(*context.positions)
@@ -102,13 +106,13 @@ class Layer(nnx.Module):
     y = self.mlp(normed if config.parallel_block else self.mlp_norm(x), scales['mlp'])
     if config.post_norms:
       y = self.post_mlp_norm(y)
-    return x + drop(y, scales['mlp_output']), {'key': key, 'value': value}
+    return x + drop(y, scales['mlp_output']), kv
 
   def _attend_across(self, x, context, cache, scales):
     if cache is None:
       key, value = self.cross_attention.project_kv(context.encoded)
     else:
-      key, value = cache['cross_key'], cache['cross_value']
+      key, value = from_cache(cache['cross_key']), from_cache(cache['cross_value'])
     y = self.cross_norm(x)
     return self.cross_attention(y, key, value, context.cross_mask, scale=scales['cross'])
 
@@ -127,7 +131,10 @@ class Layer(nnx.Module):
 
 
 class Stack(nnx.Module):
-  """Layers, their parameters stacked on a leading `layers` axis, and a final norm."""
+  """Layers, their parameters stacked on a leading `layers` axis, and a final norm.
+
+  `layers` is one Layer of stacked parameters; of what `unstacked` returns, a list of each.
+  """
 
   def __init__(self, config, rngs: nnx.Rngs, *, num_layers: int, cross: bool, causal: bool):
     make_layers = jax.vmap(functools.partial(Layer, config, cross=cross, causal=causal))
@@ -142,8 +149,9 @@ class Stack(nnx.Module):
     """Takes [batch, length, embed] through the layers and the norm.
 
     Returns:
-      The same shape, and {'key', 'value'} [layers, batch, slots, kv_heads, head_dim] that
-      self-attention saw, if there is a cache or `keep_kv`; else None.
+      The same shape, and {'key', 'value'} [layers, batch, kv_heads, head_dim, slots] for a cache,
+      if there is one or `keep_kv`; else None. Where layers are unstacked, so are the arrays of the
+      cache, those returned too: a tuple of one for each layer.
     """
     config = self.config
     if config.position == 'relative_bias' and not config.relative_bias_per_layer:
@@ -161,7 +169,26 @@ class Stack(nnx.Module):
     is_local = None
     if context.local_mask is not None:
       is_local = jnp.asarray(config.local_layers(self.num_layers))
-    inputs = (self.layers, is_local, cache, layer_keys)
-    unroll = 1 if config.scan_layers else self.num_layers
-    x, kv = jax.lax.scan(body, x, inputs, unroll=unroll)
+    if isinstance(self.layers, nnx.List):
+      x, kv = self._each(body, x, is_local, cache)
+    else:
+      inputs = (self.layers, is_local, cache, layer_keys)
+      unroll = 1 if config.scan_layers else self.num_layers
+      x, kv = jax.lax.scan(body, x, inputs, unroll=unroll)
     return self.norm(x), kv
+
+  def _each(self, body, x, is_local, cache):
+    """What a scan of unstacked layers would do."""
+    kv = {'key': (), 'value': ()}
+    for i, layer in enumerate(self.layers):
+      layer_cache = {name: None if each is None else each[i] for name, each in cache.items()}
+      x, of_layer = body(x, (layer, None if is_local is None else is_local[i], layer_cache, None))
+      kv = {name: (*kv[name], of_layer[name]) for name in kv}
+    return x, kv
+
+  def unstacked(self) -> 'Stack':
+    """The same stack with a copy of each layer's parameters, for a loop that reads them often."""
+    stack = copy.copy(self)
+    take = [operator.itemgetter(i) for i in range(self.num_layers)]
+    stack.layers = nnx.List(jax.tree.map(one, self.layers) for one in take)
+    return stack

@@ -4,6 +4,7 @@ A model is a pytree of its parameters, and its methods are pure functions of the
 losses, optimizers and search are elsewhere.
 """
 
+import copy
 import dataclasses
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 
 from flan_jax.models.attention import attention_mask, kv_axes, within_window
 from flan_jax.models.config import TransformerConfig
-from flan_jax.models.kv_cache import KVCache, Prefix
+from flan_jax.models.kv_cache import SLOT_AXIS, KVCache, Prefix, to_cache
 from flan_jax.models.layers import (
   Embedding,
   drop,
@@ -24,7 +25,7 @@ from flan_jax.models.layers import (
 )
 from flan_jax.models.rope import rotation
 from flan_jax.models.stack import Context, Stack
-from flan_jax.partitioning import abstract, out, shard, whole
+from flan_jax.partitioning import abstract, layout, out, shard, whole
 
 # Logit of the rows that only pad the vocabulary. Finite, so that 0 x it is 0 in a loss.
 UNUSED_LOGIT = -1e9
@@ -124,7 +125,7 @@ class Transformer(nnx.Module):
     encoded = self.encode({'encoder_input_tokens': tokens, 'encoder_segment_ids': segment_ids})
 
     def project(layer):
-      return layer.cross_attention.project_kv(encoded)
+      return jax.tree.map(to_cache, layer.cross_attention.project_kv(encoded))
 
     cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
     empty = self._empty_slots(tokens.shape[0], max_length)
@@ -137,6 +138,19 @@ class Transformer(nnx.Module):
       encoder_segment_ids=shard(segment_ids, 'batch', 'kv_length'),
       max_length=max_length,
     )
+
+  def unstacked(self, cache: KVCache) -> tuple['Transformer', KVCache]:
+    """The model and a cache as many steps read them fastest.
+
+    A step that reads one layer after the other out of stacked arrays copies each, on a CPU at
+    least: as much memory traffic again as decoding needs. So they are copied once, before the
+    first step, unless `scan_layers` says that compiling one layer matters more.
+    """
+    if self.config.scan_layers and jax.default_backend() != 'cpu':
+      return self, cache
+    model = copy.copy(self)
+    model.decoder = self.decoder.unstacked()
+    return model, cache.unstacked()
 
   def decode_step(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """One more token of each row: `decode_block` of int32 [batch], logits [batch, vocab]."""
@@ -162,10 +176,8 @@ class Transformer(nnx.Module):
         is_first = (cache.position == 0) & (jnp.arange(length) == 0)
         tokens = jnp.where(is_first, cache.first_tokens[:, None], tokens)
       context = self._block_context(cache, length)
-      names = ('key', 'value', 'cross_key', 'cross_value')
-      layers = {name: getattr(cache, name) for name in names}
       x = self.token_embedding(tokens)
-      x, updated = self.decoder(x, context, cache=layers)
+      x, updated = self.decoder(x, context, cache=cache.of_layers)
       logits = self._logits(x)
     return logits, dataclasses.replace(cache, **updated, position=cache.position + length)
 
@@ -198,15 +210,14 @@ class Transformer(nnx.Module):
   def _block_context(self, cache, length) -> Context:
     """The context of `length` tokens of each row, from slot `position` of the answers on."""
     prompts, lengths = cache.prompt_slots, cache.prompt_lengths
-    slots = jnp.arange(cache.key.shape[2])
+    slots = jnp.arange(cache.slots)
     steps = cache.position + jnp.arange(length)
     seen = ((slots >= prompts) & (slots <= prompts + steps[:, None]))[None]
     context = Context(mask=seen, positions=(steps, slots), slot=prompts + cache.position)
-    rows = cache.key.shape[1]
     if cache.encoder_segment_ids is not None:
       cross_mask = (cache.encoder_segment_ids > 0)[:, None, :]
       context = dataclasses.replace(context, cross_mask=cross_mask)
-      first = shard(jnp.zeros(rows, jnp.int32), 'batch')
+      first = shard(jnp.zeros(cache.rows, jnp.int32), 'batch')
     else:
       # The last token of the prompt is read again, as the first of the answer's slots.
       first = jnp.maximum(lengths - 1, 0)
@@ -229,8 +240,8 @@ class Transformer(nnx.Module):
       _, kv = self._read_after(prefix, x, segment_ids)
     empty = self._empty_slots(tokens.shape[0], max_length)
     return KVCache(
-      key=jnp.concatenate([kv['key'], empty], axis=2),
-      value=jnp.concatenate([kv['value'], empty], axis=2),
+      key=jnp.concatenate([kv['key'], empty], axis=SLOT_AXIS),
+      value=jnp.concatenate([kv['value'], empty], axis=SLOT_AXIS),
       position=jnp.zeros((), jnp.int32),
       prompt_lengths=shard(lengths, 'batch'),
       first_tokens=shard(jnp.sum(jnp.where(is_last, tokens, 0), axis=1), 'batch'),
@@ -245,8 +256,8 @@ class Transformer(nnx.Module):
 
     def fill(kv):
       shape = (kv.shape[0], rows, *kv.shape[2:])
-      axes = out('layers', *kv_axes(self.config))
-      return jnp.concatenate([jnp.broadcast_to(kv, shape, out_sharding=axes), empty], axis=2)
+      repeated = jnp.broadcast_to(kv, shape, out_sharding=layout(empty))
+      return jnp.concatenate([repeated, empty], axis=SLOT_AXIS)
 
     # Rows are padded at the end, where the causal order hides it from what comes before.
     mask = (slots <= steps[:, None])[None] & (segment_ids > 0)[:, :, None]
@@ -260,7 +271,7 @@ class Transformer(nnx.Module):
   def _empty_slots(self, rows, slots):
     config = self.config
     shape = (config.num_decoder_layers, rows, slots, config.kv_heads, config.head_dim)
-    return jnp.zeros(shape, config.dtype, out_sharding=out('layers', *kv_axes(config)))
+    return to_cache(jnp.zeros(shape, config.dtype, out_sharding=out('layers', *kv_axes(config))))
 
   def _run(self, stack, tokens, context, ends, dropout_key):
     """Embeds tokens and takes them through a stack, with dropout of shapes `ends` around it."""
