@@ -103,7 +103,12 @@ def test_inverted_twins_are_drawn_three_times_for_ten_of_the_others():
   assert inverted == pytest.approx(0.3 / 1.3)
 
 
-@pytest.mark.parametrize('name', ['flan2022', 'flan2022_open', 'flan2021_v1'])
+QUICK = ('flan2022', 'flan2022_open', 'flan2021_v1')
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in mixture_names()]
+)
 def test_100_000_draws_fit_the_rates(name):
   num_examples = sizes(export_mixture(name).task_names())
   found = {t: p for t, p in probabilities(name, num_examples).items() if p > 0}
@@ -116,7 +121,7 @@ def test_100_000_draws_fit_the_rates(name):
   # Mean and variance of chi-squared: n - 1 and 2 (n - 1). Ours are closer than independent draws.
   assert statistic < len(tasks) - 1 + 3 * np.sqrt(2 * (len(tasks) - 1))
   assert len(drawn) == pytest.approx(100_000, rel=0.001)
-  assert abs(counts - expected).max() <= 1.001
+  assert abs(counts - expected).max() <= 1.1
 
 
 @pytest.mark.seqio
