@@ -138,7 +138,7 @@ class Stack(nnx.Module):
 
   def __init__(self, config, rngs: nnx.Rngs, *, num_layers: int, cross: bool, causal: bool):
     make_layers = jax.vmap(functools.partial(Layer, config, cross=cross, causal=causal))
-    self.layers = make_layers(rngs.split(num_layers))
+    self.layers: Any = make_layers(rngs.split(num_layers))
     if config.position == 'relative_bias' and not config.relative_bias_per_layer:
       self.relative_bias = RelativeBias(config, rngs, bidirectional=not causal)
     self.norm = Norm(config, rngs)
