@@ -19,6 +19,7 @@ Instruction-tune language models in JAX.
   flan-jax inspect --mixture demo --cache_dir C    look at what will be trained on
   flan-jax export-text --mixture demo --out F      the same as text, with provenance
   flan-jax train --gin_file runs/demo.gin --cache_dir C --workdir W
+  flan-jax plan --gin_file F --topology v5p-128    will it fit there, and how fast
   flan-jax report --workdir W                      one HTML page of the run
   flan-jax generate --checkpoint W "A question"
   flan-jax import --from hf:DIR --out C            other programs' weights in
@@ -67,8 +68,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
       f'`flan-jax {args.verb}` takes no {flag!r}.{nearest(flag, known)} '
       f'See `flan-jax {args.verb} --help`.'
     )
-  if bindings and args.verb not in ('train', 'prepare'):
-    raise UsageError('--gin bindings belong to `flan-jax train` and `prepare`.')
+  if bindings and args.verb not in ('train', 'plan', 'prepare'):
+    raise UsageError('--gin bindings belong to `flan-jax train`, `plan` and `prepare`.')
   return args, bindings
 
 
@@ -134,6 +135,36 @@ def _add_run_verbs(verb) -> None:
   p.add_argument('--batch_size', type=int, help='BATCH_SIZE, rows')
   p.add_argument('--seed', type=int, help='SEED')
   p.add_argument('--dry_run', action='store_true', help='print the resolved configuration and stop')
+  _process_flags(p)
+
+  p = verb(
+    'plan',
+    'Compiles the steps of a run for TPUs that are not there: do they fit, and how fast are they?',
+    'flan-jax plan --gin_file recipes/flan2022_t5_xxl.gin --topology v5p-128 \\\n'
+    '      --gin.BATCH_SIZE=128',
+  )
+  gin_flags(p, required=True)
+  p.add_argument(
+    '--topology',
+    required=True,
+    help='v4-512, v5e-256, v5p-128, v6e-64; v5p:8x8x16 by its chips; 2xv5e-256 for two slices',
+  )
+  p.add_argument(
+    '--step',
+    default='train',
+    choices=('train', 'prefill', 'decode', 'all'),
+    help='what to compile (default: train)',
+  )
+  p.add_argument(
+    '--search',
+    type=int,
+    metavar='N',
+    help='compile N variants of mesh, remat and microbatches, and rank them',
+  )
+  p.add_argument('--json', metavar='F', help='also write the plan, or the plans, as JSON')
+  p.add_argument(
+    '--save', metavar='F', help="write the step's executable, to be loaded on such a slice"
+  )
 
   p = verb(
     'report',
@@ -147,6 +178,30 @@ def _add_run_verbs(verb) -> None:
     '--scores', nargs='+', metavar='F.json', help='what `evaluate --out` wrote of each checkpoint'
   )
   p.add_argument('--out', help='page of the scores, .html or .json (default: scores.html)')
+
+
+def _process_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument(
+    '--coordinator_address',
+    metavar='HOST:PORT',
+    help='of process 0 (default: what TPU metadata, SLURM, Kubernetes or Open MPI say, if any)',
+  )
+  p.add_argument('--process_count', type=int, help='processes in all')
+  p.add_argument('--process_id', type=int, help='which of them this is, from 0')
+  p.add_argument(
+    '--expected_devices', type=int, help='refuse to run on any other number of devices'
+  )
+  p.add_argument(
+    '--initialization_timeout',
+    type=float,
+    default=300,
+    help='seconds in which all processes must come (default: 300)',
+  )
+  p.add_argument(
+    '--gce_notices',
+    action='store_true',
+    help='listen to the metadata server of Google Cloud for preemption and maintenance',
+  )
 
 
 def _add_use_verbs(verb) -> None:

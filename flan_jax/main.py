@@ -23,7 +23,7 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 
-from flan_jax import command_line, command_line_data, programs
+from flan_jax import command_line, command_line_data, preemption, programs, programs_train
 from flan_jax.naming import nearest, unknown
 
 # Flags of `prepare` that a run's gin file can give, so that one file serves both.
@@ -35,6 +35,9 @@ PREPARE_MACROS = {
   'licence': 'LICENCE',
   **{name: name.upper() for name in command_line_data.FOLDERS},
 }
+
+# What `plan` reads nothing of, when no gin file says it.
+PLAN_NEEDS_NO = ("MIXTURE_OR_TASK_NAME = ''", "CACHE_DIR = ''", 'TRAIN_STEPS = 1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +68,12 @@ def gin_folder() -> Path:
 
 
 def load_run(
-  files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = ()
+  files: Sequence[str],
+  bindings: Sequence[str],
+  search_paths: Sequence[str] = (),
+  unneeded: Sequence[str] = (),
 ) -> Resolved:
-  """Parses gin files and `NAME = VALUE` bindings into a Run.
+  """Parses gin files and `NAME = VALUE` bindings into a Run; `unneeded` lines fill what is missing.
 
   Raises:
     ConfigError: With the file, line and nearest name of what is wrong.
@@ -85,6 +91,7 @@ def load_run(
     for path in paths:
       gin.parse_config_file(str(path), print_includes_and_imports=False)
     gin.parse_config(text)
+    gin.parse_config([line for line in unneeded if line.split(' =')[0] in _missing()])
     _check_required(sources)
     run = gin.get_configurable(Run)()
   except ConfigError:
@@ -172,12 +179,16 @@ def _short(path: Path) -> str:
   return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _check_required(sources: dict[str, str]) -> None:
-  missing = [
+def _missing() -> list[str]:
+  return [
     scope
     for (scope, selector), bound in gin_config._CONFIG.items()
     if selector == 'gin.macro' and str(bound.get('value')) == '%gin.REQUIRED'
   ]
+
+
+def _check_required(sources: dict[str, str]) -> None:
+  missing = _missing()
   unknown = [n for n, s in sources.items() if s == 'command line' and '.' not in n]
   hints = [(m, difflib.get_close_matches(m, unknown, n=1, cutoff=0.7)) for m in missing]
   if missing:
@@ -299,7 +310,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def console(argv: Sequence[str] | None = None) -> int:
-  """Entry point of `flan-jax`; returns the exit status: 0 success, 1 failed, 2 wrong use."""
+  """Entry point of `flan-jax`; returns the exit status.
+
+  0 success, 1 failed, 2 wrong use, 75 preempted with nothing lost, 130 stopped from the keyboard.
+  """
   argv = sys.argv[1:] if argv is None else list(argv)
   show_traceback = '--traceback' in argv
   # Orbax warns of its own read-only mode, and prints what it also raises.
@@ -309,7 +323,12 @@ def console(argv: Sequence[str] | None = None) -> int:
     if args.version:
       return programs.version()
     if args.verb == 'train':
-      return programs.train(args, load_run(args.gin_file, _bindings(args, bindings), _paths(args)))
+      with preemption.Notices(leave=True) as notices:
+        run = load_run(args.gin_file, _bindings(args, bindings), _paths(args))
+        return programs_train.train(args, run, notices)
+    if args.verb == 'plan':
+      files, paths = args.gin_file, _paths(args)
+      return programs.plan(args, load_run(files, bindings, paths, PLAN_NEEDS_NO))
     if args.verb == 'prepare':
       return programs.prepare(_with_macros(args, bindings))
     if args.verb == 'list':
@@ -318,6 +337,8 @@ def console(argv: Sequence[str] | None = None) -> int:
     return getattr(programs, f'{name}_' if keyword.iskeyword(name) else name)(args)
   except (command_line.UsageError, ConfigError) as e:
     return _fail(e, 2, show_traceback)
+  except preemption.Preempted as e:
+    return _fail(str(e), preemption.EXIT_STATUS, show_traceback)
   except KeyboardInterrupt as e:
     return _fail(str(e) or 'Interrupted.', 130, show_traceback)
   except (ValueError, OSError, RuntimeError, LookupError, ImportError) as e:

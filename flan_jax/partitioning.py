@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.naming import unknown
@@ -124,11 +125,26 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
-  """A mesh with Explicit axes MESH_AXES over `devices` (all of the program's when None)."""
+  """A mesh with Explicit axes MESH_AXES over `devices` (all of the program's when None).
+
+  Over several slices, `data` is the axis between them, and all others stay inside one.
+  """
   devices = jax.devices() if devices is None else devices
   sizes = config.sizes(len(devices))
   types = (AxisType.Explicit,) * len(MESH_AXES)
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+  data, *inside = sizes
+  if data % slices:
+    raise ValueError(
+      f'data={data} in MESH is no multiple of the {slices} slices: between slices the network is '
+      f'slow, and only data crosses it; use data={slices * max(1, round(data / slices))}.'
+    )
+  grid = mesh_utils.create_hybrid_device_mesh(
+    (data // slices, *inside), (slices, *(1 for _ in inside)), devices
+  )
+  return Mesh(grid, MESH_AXES, axis_types=types)
 
 
 @contextlib.contextmanager

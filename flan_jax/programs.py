@@ -5,7 +5,6 @@ Imports are inside the functions, so that `--help`, `list` and wrong flags answe
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flan_jax
+from flan_jax import whole_file
 from flan_jax.command_line_data import FOLDERS
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'gin-config')
@@ -68,65 +68,32 @@ def list_things(args: Namespace, gin_folder: Path, parameter_count: Callable) ->
   return 0
 
 
-def train(args: Namespace, resolved) -> int:
-  """Trains with the configuration that main.py resolved; writes the report at the end."""
-  from flan_jax import console, report
-  from flan_jax import train as trainer
-  from flan_jax.data import cache
-  from flan_jax.evaluation import evaluator
-
-  rows = [
-    (name, value['value'], value['source'])
-    for name, value in resolved.values.items()
-    if args.dry_run or value['source'] != 'default'
-  ]
-  columns = [console.Column(title) for title in ('setting', 'value', 'from')]
-  console.print_table(console.console(), columns, rows)
-  if args.dry_run:
-    return 0
-  print(f'{len(resolved.values) - len(rows)} more settings at their defaults: config.json')
-  run, workdir = resolved.run, Path(args.workdir)
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
-  except OSError as e:
-    raise OSError(
-      f'The workdir {workdir} cannot be written ({e.strerror}); give another --workdir.'
-    ) from e
-  (workdir / 'config.json').write_text(json.dumps(resolved.values, indent=1) + '\n')
-  vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
-  vocabulary.save(workdir / 'vocabulary')
-
-  def evaluate(model, step):
-    result = evaluator.evaluate(
-      model, run.evaluation, run.train.data.cache_dir, vocabulary, step=step, progress=False
-    )
-    result.write(workdir / 'evaluations' / f'{step}.json')
-    return result.log_values()
-
-  trainer.train(run.train, workdir, evaluate=evaluate if run.evaluation else None)
-  _print_evaluations(workdir)
-  print(f'Report: {report.write_report(workdir)}')
-  return 0
-
-
-def _print_evaluations(workdir: Path) -> None:
-  """The scores of the first and the last evaluation side by side."""
+def plan(args: Namespace, resolved) -> int:
+  """Compiles for a topology; status 1 where a step does not fit."""
   from flan_jax import console
-  from flan_jax.evaluation import results
+  from flan_jax.planning import plan as planner
+  from flan_jax.planning import report as planning_report
+  from flan_jax.planning import search, topologies
 
-  paths = sorted((workdir / 'evaluations').glob('*.json'), key=lambda path: int(path.stem))
-  if len(paths) < 2:
-    return
-  first, last = (results.EvaluationResult.read(path) for path in (paths[0], paths[-1]))
-  titles = ('evaluated on', 'tasks', f'score at step {first.step}', f'at step {last.step}')
-  columns = [console.Column(title, right=title != titles[0]) for title in titles]
-  rows = [
-    (name, len(group.tasks), f'{first.mixtures[name].score.value:.1f}', f'{group.score.value:.1f}')
-    for name, group in last.mixtures.items()
-    if name in first.mixtures
-  ]
-  console.print_table(console.console(), columns, rows)
+  if args.search and (args.save or args.step != 'train'):
+    raise ValueError('--search compares training steps only; leave --step and --save out.')
+  if args.save and args.step == 'all':
+    raise ValueError('--save writes one executable; say which with --step train.')
+  topology, out = topologies.parse(args.topology), console.console()
+  topologies.use_cpu()
+  config = resolved.run.train
+  if args.search:
+    plans = search.search(config, topology, args.search, planning_report.teller(out))
+    planning_report.print_ranking(out, plans)
+  else:
+    names = planner.steps.STEPS if args.step == 'all' else (args.step,)
+    save = Path(args.save) if args.save else None
+    plans = [planner.plan(config, topology, names, save=save)]
+    planning_report.print_plan(out, plans[0])
+  if args.json:
+    found = [planning_report.as_json(each) for each in plans]
+    whole_file.write(args.json, json.dumps(found if args.search else found[0], indent=1) + '\n')
+  return 0 if plans and plans[0].fits else 1
 
 
 def report(args: Namespace) -> int:

@@ -8,7 +8,6 @@ cache, and evaluation comes in as a function.
 import contextlib
 import dataclasses
 import functools
-import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flan_jax import checkpoints, losses, optimizers, partitioning, run_log
+from flan_jax import checkpoints, losses, multihost, optimizers, partitioning, preemption, run_log
 from flan_jax import guard as guard_lib
 from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
@@ -226,17 +225,26 @@ def train(
   workdir: str | Path,
   *,
   evaluate: Evaluate | None = None,
+  notices: preemption.Notices | None = None,
 ) -> TrainState:
   """Trains, or goes on where the last checkpoint in `workdir` stands; returns the last state.
+
+  Args:
+    config: The run.
+    workdir: Its folder; a file `save_now` in it asks for a checkpoint.
+    evaluate: What to measure meanwhile; it may call `notices.check` between batches.
+    notices: Where notices to stop are heard; by default signals are, from here on.
 
   Raises:
     ValueError: Mesh, batch, cache, checkpoint and configuration do not fit; says how.
     guard_lib.DivergedError: Too many updates in a row were skipped.
-    KeyboardInterrupt: SIGINT or SIGTERM came; the state was saved first.
+    KeyboardInterrupt: SIGINT came; the state was saved first.
+    preemption.Preempted: The same for any other notice.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as stack:
+    notices = notices or stack.enter_context(preemption.Notices())
     # ---- mesh and data
     mesh = stack.enter_context(partitioning.use_mesh(config.mesh))
     loader = make_loader(config)
@@ -251,26 +259,35 @@ def train(
     run_log.write_facts(workdir, config, mesh, loader, state)
 
     # ---- compile
-    place = functools.partial(_place, sharding=sharding, batch_rows=config.data.batch_rows)
+    place = functools.partial(
+      _place, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
+    )
     step_fn = _compile(config, state, place(loader.batch(start, rows)), loader)
 
     # ---- loop
     log = stack.enter_context(_open_log(config, workdir, loader, start))
-    stop = stack.enter_context(_stop_requests())
+    requests = multihost.Requests(notices, workdir, mesh)
     batches = stack.enter_context(contextlib.closing(loader.prefetch(start, rows)))
     score = None
-    if evaluate and start == 0:
-      log.evaluation(0, evaluate, state.model)
+    if evaluate and (start == 0 or saved.meta(start).get('unevaluated')):
+      log.evaluation(start, evaluate, state.model)
+    notices.collect()
+    multihost.barrier('the first step')
     while (step := log.step) < config.steps:
       state, step_metrics = step_fn(state, place(next(batches)))
       log.train(step_metrics)
       step += 1
       saved.poll()
+      requests.agree()
       last = step == config.steps
+      unevaluated = False
       if evaluate and (last or _due(step, config.evaluate_every_steps)):
-        log.flush()
-        score = log.evaluation(step, evaluate, state.model).get('score')
-      if last or stop or _due(step, config.checkpoint.save_every_steps):
+        try:
+          notices.check()
+          score = log.evaluation(step, evaluate, state.model).get('score')
+        except preemption.Preempted:
+          requests.stop = unevaluated = True
+      if last or requests.stop or requests.save or _due(step, config.checkpoint.save_every_steps):
         log.flush()
         with log.throughput.paused():
           model, told = to_save(state.model, config, base)
@@ -278,13 +295,16 @@ def train(
             'data': loader.position(step),
             'model': dataclasses.asdict(config.model),
             'lengths': dict(config.data.lengths),
+            'unevaluated': unevaluated,
             **told,
           }
+          multihost.barrier(f'the save of step {step}')
           saved.save(step, model, (state.opt_state, state.guard), meta=meta, score=score)
         score = None
-      if stop:
+        requests.saved()
+      if requests.stop:
         saved.wait()
-        raise KeyboardInterrupt(f'Stopped by {stop[0]} after step {step}; its checkpoint is saved.')
+        raise preemption.stopped(requests.reason, step)
   return state
 
 
@@ -326,12 +346,17 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _place(batch, *, sharding, batch_rows):
-  """This process's rows (NumPy) as global arrays on the mesh."""
-  return {
-    name: jax.make_array_from_process_local_data(sharding, x, (batch_rows, *x.shape[1:]))
-    for name, x in batch.items()
-  }
+def _place(batch, *, sharding, rows, batch_rows):
+  """The `rows` of a global batch that this process has (NumPy) as global arrays on the mesh."""
+
+  def place(x):
+    def piece(index):
+      start, stop, _ = index[0].indices(batch_rows)
+      return x[start - rows.start : stop - rows.start, index[1]]
+
+    return jax.make_array_from_callback((batch_rows, *x.shape[1:]), sharding, piece)
+
+  return {name: place(x) for name, x in batch.items()}
 
 
 def _compile(config, state, batch, loader):
@@ -357,25 +382,6 @@ def _open_log(config, workdir, loader, start) -> run_log.RunLog:
     learning_rate=config.optimizer.schedule,
     guard_config=config.guard,
   )
-
-
-@contextlib.contextmanager
-def _stop_requests():
-  """Collects the names of SIGINT and SIGTERM instead of dying of them."""
-  received = []
-
-  def note(number, frame):
-    del frame
-    received.append(signal.Signals(number).name)
-
-  previous = {}
-  with contextlib.suppress(ValueError):  # not the main thread: whoever owns it handles signals
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-  try:
-    yield received
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
 
 
 def _due(step: int, every: int) -> bool:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flan_jax import checkpoint_files, checkpoints, guard, partitioning
+from flan_jax import checkpoint_files, checkpoints, guard, multihost, partitioning
 from flan_jax.models import lora, transformer
 from flan_jax.models.config import TransformerConfig, differences
 from flan_jax.naming import some
@@ -86,7 +86,8 @@ def restore_or_initialize(
   key = jax.random.key(config.seed)
   create = functools.partial(initialize, config)
   abstract = partitioning.abstract(create, key)
-  step = saved.latest_intact()
+  step = multihost.from_first(saved.latest_intact)
+  saved.steps()  # process 0 may have set one aside
   if step is not None:
     meta = saved.meta(step)
     loader.check_position(meta['data'])

@@ -38,13 +38,21 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'checkpoints': {'partitioning', 'checkpoint_files'},
   'checkpoint_files': {'whole_file'},
   'models': {'partitioning'},
-  'train_state': {'partitioning', 'checkpoints', 'checkpoint_files', 'guard', 'models'},
+  'train_state': {
+    *('partitioning', 'checkpoints', 'checkpoint_files', 'guard', 'models'),
+    'multihost',
+  },
   'data': {'console', 'whole_file'} | PAGE,
   'decoding': {'partitioning', 'models', 'beam_search', 'losses'},
   'beam_search': {'partitioning', 'models'},
   'listing': {'console', 'data'},
   'run_log': {'console', 'guard', 'metrics', 'partitioning'},
-  'train': MODEL | {'losses', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'},
+  'preemption': set(),
+  'roll_call': {'preemption'},
+  'multihost': {'preemption', 'roll_call'},
+  'train': MODEL
+  | {'losses', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'}
+  | {'multihost', 'preemption'},
   'evaluation': MODEL | {'losses', 'metrics', 'data', 'whole_file'},
   'loading': MODEL | {'data'},
   'evaluate': MODEL | {'data', 'evaluation', 'loading', 'scores_report'},
@@ -57,6 +65,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   **dict.fromkeys(REPORT, {'evaluation', 'data'} | REPORT | PAGE),
   'export_text': {'console', 'data'},
   'programs': ANYTHING,
+  'programs_train': ANYTHING,
   'main': ANYTHING,
 }
 # Libraries that only the named modules may import, with the modules of flan_jax that may.

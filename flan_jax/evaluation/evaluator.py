@@ -9,7 +9,7 @@ import dataclasses
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -89,6 +89,7 @@ def evaluate(
   *,
   step: int = 0,
   progress: bool = True,
+  between: Callable[[], None] = lambda: None,
 ) -> EvaluationResult:
   """Evaluate `model` on the current mesh.
 
@@ -99,6 +100,7 @@ def evaluate(
     vocabulary: Of model and cache.
     step: Updates the model has seen, for the result.
     progress: Show a bar on a terminal; a training loop has its own.
+    between: Called after every batch; what it raises ends the evaluation.
 
   Raises:
     ValueError: unknown mixture, missing tasks, another vocabulary, rows that the mesh cannot split.
@@ -117,7 +119,7 @@ def evaluate(
     for task, data in caches.items()
     for example in _choose(data, config, vocabulary, truncated[task])
   ]
-  outputs = _run(model, config, examples, vocabulary, progress)
+  outputs = _run(model, config, examples, vocabulary, progress, between)
   rows: dict[str, list[scoring.Row]] = {task: [] for task in caches}
   for example, (tokens, sums) in zip(examples, outputs, strict=True):
     rows[example.task].append(
@@ -212,7 +214,9 @@ def _choose(data, config, vocabulary, truncated) -> list[_Example]:
   return examples
 
 
-def _run(model, config, examples, vocabulary, progress) -> list[tuple[np.ndarray, np.ndarray]]:
+def _run(
+  model, config, examples, vocabulary, progress, between
+) -> list[tuple[np.ndarray, np.ndarray]]:
   """For each example: generated tokens [length], and [loss, correct tokens, tokens]."""
   buckets = batching.bucket_lengths(config.lengths['inputs'], config.buckets)
   batches = list(
@@ -243,6 +247,7 @@ def _run(model, config, examples, vocabulary, progress) -> list[tuple[np.ndarray
         outputs[index] = (tokens[row, 0], sums[row])
       if bar:
         bar.advance(number + 1)
+      between()
   return outputs
 
 

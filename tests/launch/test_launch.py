@@ -82,7 +82,6 @@ def test_a_documented_run_is_one_that_flan_jax_accepts(name, setting, words, tmp
   assert main.console([*words[1:], '--dry_run']) == 0
 
 
-@pytest.mark.xfail(strict=True, reason='`flan-jax train` does not take these flags yet')
 def test_what_local_processes_are_told_is_what_flan_jax_takes(tmp_path):
   words = ['flan-jax', 'train', '--gin_file', 'runs/demo.gin', '--workdir', 'W']
   arrived = arriving('local.sh', dry_run('local.sh', words), tmp_path / 'bin')

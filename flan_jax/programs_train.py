@@ -1,0 +1,131 @@
+"""What `flan-jax train` does, alone or as one of several processes."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+
+def train(args: Namespace, resolved, notices) -> int:
+  """Trains with the configuration that main.py resolved; writes the report at the end."""
+  from flan_jax import multihost, report
+  from flan_jax import train as trainer
+  from flan_jax.data import cache
+  from flan_jax.evaluation import evaluator
+
+  if args.dry_run:
+    _print_settings(resolved, defaults=True)
+    return 0
+  run, workdir = resolved.run, Path(args.workdir)
+  first = _join_processes(args, resolved, notices)
+  if first:
+    _print_settings(resolved)
+    _write_settings(resolved, workdir)
+  vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
+  if first:
+    vocabulary.save(workdir / 'vocabulary')
+
+  def evaluate(model, step):
+    result = evaluator.evaluate(
+      model,
+      run.evaluation,
+      run.train.data.cache_dir,
+      vocabulary,
+      step=step,
+      progress=False,
+      between=notices.check,
+    )
+    if first:
+      result.write(workdir / 'evaluations' / f'{step}.json')
+    return result.log_values()
+
+  try:
+    trainer.train(
+      run.train, workdir, evaluate=evaluate if run.evaluation else None, notices=notices
+    )
+  except KeyboardInterrupt:
+    multihost.leave()
+    raise
+  if first:
+    _print_evaluations(workdir)
+    print(f'Report: {report.write_report(workdir)}')
+  multihost.leave()
+  return 0
+
+
+def _join_processes(args: Namespace, resolved, notices) -> bool:
+  """Makes one program of all processes; returns whether this is the first of them."""
+  import jax
+
+  from flan_jax import multihost, preemption
+  from flan_jax import train as trainer
+
+  if args.gce_notices:
+    preemption.watch_metadata_server(notices)
+  cluster = multihost.find_cluster(
+    args.coordinator_address,
+    args.process_count,
+    args.process_id,
+    timeout=args.initialization_timeout,
+  )
+  if cluster:
+    # Where the cache lies may differ between hosts; what is in it may not.
+    settings = {
+      name: value['value']
+      for name, value in resolved.values.items()
+      if not name.endswith('.cache_dir')
+    }
+    data = trainer.make_loader(resolved.run.train).position(0)
+    facts = {**multihost.code_facts(), **settings, **{k: str(v) for k, v in data.items()}}
+    multihost.initialize(
+      cluster,
+      Path(args.workdir).absolute(),
+      facts,
+      timeout=args.initialization_timeout,
+      notices=notices,
+    )
+  multihost.show_devices(args.expected_devices)
+  return jax.process_index() == 0
+
+
+def _print_settings(resolved, *, defaults: bool = False) -> None:
+  from flan_jax import console
+
+  rows = [
+    (name, value['value'], value['source'])
+    for name, value in resolved.values.items()
+    if defaults or value['source'] != 'default'
+  ]
+  columns = [console.Column(title) for title in ('setting', 'value', 'from')]
+  console.print_table(console.console(), columns, rows)
+  if not defaults:
+    print(f'{len(resolved.values) - len(rows)} more settings at their defaults: config.json')
+
+
+def _write_settings(resolved, workdir: Path) -> None:
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
+  except OSError as e:
+    raise OSError(
+      f'The workdir {workdir} cannot be written ({e.strerror}); give another --workdir.'
+    ) from e
+  (workdir / 'config.json').write_text(json.dumps(resolved.values, indent=1) + '\n')
+
+
+def _print_evaluations(workdir: Path) -> None:
+  """The scores of the first and the last evaluation side by side."""
+  from flan_jax import console
+  from flan_jax.evaluation import results
+
+  paths = sorted((workdir / 'evaluations').glob('*.json'), key=lambda path: int(path.stem))
+  if len(paths) < 2:
+    return
+  first, last = (results.EvaluationResult.read(path) for path in (paths[0], paths[-1]))
+  titles = ('evaluated on', 'tasks', f'score at step {first.step}', f'at step {last.step}')
+  columns = [console.Column(title, right=title != titles[0]) for title in titles]
+  rows = [
+    (name, len(group.tasks), f'{first.mixtures[name].score.value:.1f}', f'{group.score.value:.1f}')
+    for name, group in last.mixtures.items()
+    if name in first.mixtures
+  ]
+  console.print_table(console.console(), columns, rows)
