@@ -263,7 +263,7 @@ class _Caller:
       ) from e
     try:
       self._tell({'token': token.name})
-      blind = [i for i, line in self._lines.items() if not self._sees_it(line)]
+      blind = [i for i, line in self._lines.items() if not self._sees_it(i, line)]
     finally:
       token.unlink(missing_ok=True)
     if blind:
@@ -273,13 +273,15 @@ class _Caller:
         f'{there}: what the one writes, the other does not see. Give a folder that all hosts share.'
       )
 
-  def _sees_it(self, line: _Line) -> bool:
-    with contextlib.suppress(EOFError):
-      message = line.receive(2 * _SHARED_SECONDS)
-      if message and 'preempted' in message:
-        raise preemption.Preempted(f'Stopped by {preemption.ELSEWHERE} before the first step.')
-      return bool(message and message.get('sees'))
-    return False
+  def _sees_it(self, id_: int, line: _Line) -> bool:
+    try:
+      message = line.receive(2 * _SHARED_SECONDS) or {}
+    except EOFError as e:
+      host = self._members[id_].host
+      raise RollCallError(f'Process {id_} on {host} left the roll call; its log says why.') from e
+    if 'preempted' in message:
+      raise preemption.Preempted(f'Stopped by {preemption.ELSEWHERE} before the first step.')
+    return message.get('sees', False)
 
 
 def _listen(port: int) -> socket.socket:

@@ -1,0 +1,99 @@
+"""Starts the processes of one training run, each with CPU devices of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+_PROGRAM = """
+  import json, sys
+  from pathlib import Path
+
+  import jax
+  import numpy as np
+  import tiny
+  from flan_jax import checkpoints, multihost, partitioning, preemption, train
+
+  given = json.loads(sys.argv[1])
+  workdir, status = Path(given['workdir']), 0
+  with preemption.Notices(leave=True) as notices:
+    if cluster := multihost.find_cluster(given['address'], given['count'], given['id']):
+      multihost.initialize(cluster, workdir, given['facts'], timeout=60, notices=notices)
+    multihost.show_devices(given['devices'])
+    config = tiny.make_config(
+      given['cache_dir'],
+      steps=given['steps'],
+      mesh=partitioning.MeshConfig(**given['mesh']),
+      checkpoint=checkpoints.CheckpointConfig(save_every_steps=given['save_every_steps']),
+      log_every_steps=1,
+    )
+    with partitioning.use_mesh(config.mesh) as mesh:
+      rows = partitioning.local_rows(partitioning.batch_sharding(mesh), config.data.batch_rows)
+    batch = train.make_loader(config).batch(7, rows)
+    np.savez(workdir / f'rows-{given["id"]}.npz', first=rows.start, **batch)
+    try:
+      train.train(config, workdir, notices=notices)
+    except preemption.Preempted as e:
+      print(e)
+      status = preemption.EXIT_STATUS
+    multihost.leave()
+  sys.exit(status)
+"""
+
+
+def free_port():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
+
+
+def start(
+  count, cache_dir, workdir, *, devices=8, steps=4, mesh=None, save_every_steps=1000, by=None
+):
+  """One process for each of `count`; `by(id)` gives words to begin a command with."""
+  given = {
+    'address': f'localhost:{free_port()}',
+    'count': count,
+    'devices': devices,
+    'cache_dir': str(cache_dir),
+    'workdir': str(workdir),
+    'steps': steps,
+    'mesh': mesh or {'data': 2, 'fsdp': -1},
+    'save_every_steps': save_every_steps,
+    'facts': {},
+  }
+  flags = [flag for flag in os.environ['XLA_FLAGS'].split() if 'device_count' not in flag] + [
+    f'--xla_force_host_platform_device_count={devices // count}'
+  ]
+  return [
+    subprocess.Popen(
+      [
+        *(by(i) if by else ()),
+        *(sys.executable, '-c', textwrap.dedent(_PROGRAM)),
+        json.dumps({**given, 'id': i, **({'address': by.address} if by else {})}),
+      ],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      env={
+        **os.environ,
+        'XLA_FLAGS': ' '.join(flags),
+        'PYTHONPATH': os.path.dirname(__file__),
+      },
+    )
+    for i in range(count)
+  ]
+
+
+def finish(processes, status=0, timeout=240):
+  """Waits for all; returns what each said."""
+  try:
+    said = [process.communicate(timeout=timeout)[0] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  for process, text in zip(processes, said, strict=True):
+    assert process.returncode == status, text[-3000:]
+  return said

@@ -1,0 +1,77 @@
+"""Several processes train as one: the same losses, the same data, one checkpoint for any number."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import processes
+import pytest
+import tiny
+
+from flan_jax import checkpoints, partitioning, train
+
+STEPS = 8
+
+
+@pytest.fixture(scope='module')
+def cache_dir(tmp_path_factory):
+  return tiny.make_cache(tmp_path_factory.mktemp('cache'))
+
+
+def config_of(cache_dir, steps=STEPS):
+  return tiny.make_config(
+    cache_dir,
+    steps=steps,
+    mesh=partitioning.MeshConfig(data=2, fsdp=-1),
+    checkpoint=checkpoints.CheckpointConfig(save_every_steps=1000),
+    log_every_steps=1,
+  )
+
+
+def losses(workdir):
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return {line['step']: line['loss'] for line in lines if line['kind'] == 'train'}
+
+
+def check_rows(cache_dir, workdir, count):
+  """Each process had its own rows, bitwise those of one process, and together all."""
+  whole = train.make_loader(config_of(cache_dir)).batch(7)
+  seen = np.zeros(8, int)
+  for i in range(count):
+    with np.load(workdir / f'rows-{i}.npz') as mine:
+      first, length = int(mine['first']), len(mine['decoder_target_tokens'])
+      seen[first : first + length] += 1
+      for name, values in whole.items():
+        np.testing.assert_array_equal(mine[name], values[first : first + length])
+  np.testing.assert_array_equal(seen, 1)
+
+
+def wait_for_line(workdir, running):
+  path = workdir / 'metrics.jsonl'
+  while not (path.exists() and path.read_text().endswith('\n')):
+    assert all(process.poll() is None for process in running), processes.finish(running)
+    time.sleep(0.05)
+
+
+def test_two_processes_stopped_in_one_are_continued_by_a_single_one(cache_dir, tmp_path):
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  two.mkdir()
+  running = processes.start(2, cache_dir, two, devices=2, steps=10**6)
+  wait_for_line(two, running)
+  running[1].send_signal(signal.SIGTERM)
+  said = processes.finish(running, status=75, timeout=60)
+  assert '2 processes, 2 x cpu: process 0 on ' in said[0] and '2 processes' not in said[1]
+  with checkpoints.Checkpoints(two / 'checkpoints') as saved:
+    step = saved.latest_intact()
+  for text in said:
+    assert f'after step {step}; its checkpoint is saved.' in text
+  check_rows(cache_dir, two, 2)
+
+  # One process from the start, and one that goes on where the two were.
+  steps = step + 3
+  assert step < 500
+  train.train(config_of(cache_dir, steps), one)
+  train.train(config_of(cache_dir, steps), two)
+  assert losses(two).keys() == losses(one).keys() == set(range(1, steps + 1))
+  assert losses(two) == pytest.approx(losses(one), rel=1e-6)
