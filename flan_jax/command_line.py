@@ -141,7 +141,7 @@ def _add_run_verbs(verb) -> None:
     'plan',
     'Compiles the steps of a run for TPUs that are not there: do they fit, and how fast are they?',
     'flan-jax plan --gin_file recipes/flan2022_t5_xxl.gin --topology v5p-128 \\\n'
-    '      --gin.BATCH_SIZE=128',
+    '      --batch_size 128',
   )
   gin_flags(p, required=True)
   p.add_argument(
@@ -149,6 +149,10 @@ def _add_run_verbs(verb) -> None:
     required=True,
     help='v4-512, v5e-256, v5p-128, v6e-64; v5p:8x8x16 by its chips; 2xv5e-256 for two slices',
   )
+  p.add_argument('--steps', type=int, help='TRAIN_STEPS')
+  p.add_argument('--batch_size', type=int, help='BATCH_SIZE, rows')
+  # A plan reads no data, so that neither a mixture nor a cache has to be there.
+  p.set_defaults(mixture='', cache_dir='', seed=None)
   p.add_argument(
     '--step',
     default='train',

@@ -36,9 +36,6 @@ PREPARE_MACROS = {
   **{name: name.upper() for name in command_line_data.FOLDERS},
 }
 
-# What `plan` reads nothing of, when no gin file says it.
-PLAN_NEEDS_NO = ("MIXTURE_OR_TASK_NAME = ''", "CACHE_DIR = ''", 'TRAIN_STEPS = 1')
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -68,12 +65,9 @@ def gin_folder() -> Path:
 
 
 def load_run(
-  files: Sequence[str],
-  bindings: Sequence[str],
-  search_paths: Sequence[str] = (),
-  unneeded: Sequence[str] = (),
+  files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = ()
 ) -> Resolved:
-  """Parses gin files and `NAME = VALUE` bindings into a Run; `unneeded` lines fill what is missing.
+  """Parses gin files and `NAME = VALUE` bindings into a Run.
 
   Raises:
     ConfigError: With the file, line and nearest name of what is wrong.
@@ -91,7 +85,6 @@ def load_run(
     for path in paths:
       gin.parse_config_file(str(path), print_includes_and_imports=False)
     gin.parse_config(text)
-    gin.parse_config([line for line in unneeded if line.split(' =')[0] in _missing()])
     _check_required(sources)
     run = gin.get_configurable(Run)()
   except ConfigError:
@@ -179,16 +172,12 @@ def _short(path: Path) -> str:
   return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _missing() -> list[str]:
-  return [
+def _check_required(sources: dict[str, str]) -> None:
+  missing = [
     scope
     for (scope, selector), bound in gin_config._CONFIG.items()
     if selector == 'gin.macro' and str(bound.get('value')) == '%gin.REQUIRED'
   ]
-
-
-def _check_required(sources: dict[str, str]) -> None:
-  missing = _missing()
   unknown = [n for n, s in sources.items() if s == 'command line' and '.' not in n]
   hints = [(m, difflib.get_close_matches(m, unknown, n=1, cutoff=0.7)) for m in missing]
   if missing:
@@ -327,8 +316,8 @@ def console(argv: Sequence[str] | None = None) -> int:
         run = load_run(args.gin_file, _bindings(args, bindings), _paths(args))
         return programs_train.train(args, run, notices)
     if args.verb == 'plan':
-      files, paths = args.gin_file, _paths(args)
-      return programs.plan(args, load_run(files, bindings, paths, PLAN_NEEDS_NO))
+      run = load_run(args.gin_file, _bindings(args, bindings), _paths(args))
+      return programs.plan(args, run)
     if args.verb == 'prepare':
       return programs.prepare(_with_macros(args, bindings))
     if args.verb == 'list':

@@ -5,7 +5,6 @@ Imports are inside the functions, so that `--help`, `list` and wrong flags answe
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shutil
 import sys
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flan_jax
-from flan_jax import whole_file
 from flan_jax.command_line_data import FOLDERS
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'gin-config')
@@ -71,7 +69,7 @@ def list_things(args: Namespace, gin_folder: Path, parameter_count: Callable) ->
 
 def plan(args: Namespace, resolved) -> int:
   """Compiles for a topology; status 1 where a step does not fit."""
-  from flan_jax import console
+  from flan_jax import console, whole_file
   from flan_jax.planning import plan as planner
   from flan_jax.planning import report as planning_report
   from flan_jax.planning import search, topologies

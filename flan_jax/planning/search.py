@@ -1,0 +1,64 @@
+"""Other meshes, recomputations and microbatches of a run, and what would make one fit."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+from flan_jax.models.config import REMAT_POLICIES
+from flan_jax.planning.plan import ROOM, Plan, StepPlan, plan, products_of
+from flan_jax.planning.topologies import Topology
+from flan_jax.train import TrainConfig
+
+
+def search(
+  config: TrainConfig, topology: Topology, tries: int, on_plan: Callable[[Plan], None]
+) -> list[Plan]:
+  """Plans up to `tries` variants of a run's training step; the fastest that fit come first."""
+  plans = []
+  for variant in _variants(config, topology):
+    if len(plans) == tries:
+      break
+    try:
+      plans.append(plan(variant, topology))
+    except ValueError:
+      continue  # its rows or parameters do not divide
+    on_plan(plans[-1])
+  return sorted(plans, key=lambda p: (not p.fits, -p.mfu(p.steps[0])))
+
+
+def advice(found: Plan, step: StepPlan) -> str:
+  """What would make a step fit, from the cheapest change on."""
+  config, ways = found.config, []
+  remat = REMAT_POLICIES.index(config.model.remat)
+  if step.step == 'train' and remat + 1 < len(REMAT_POLICIES):
+    ways.append(f"REMAT='{REMAT_POLICIES[-1]}'")
+  per_group = config.data.batch_rows // (found.mesh['data'] * found.mesh['fsdp'])
+  if step.step == 'train' and per_group > config.microbatches:
+    ways.append(f'MICROBATCHES={per_group}')
+  if found.mesh['data'] > 1:
+    ways.append('data=1 and fsdp=-1 in MESH, which split the parameters over all chips')
+  if step.step != 'train' and per_group > 1:
+    ways.append(f'BATCH_SIZE={config.data.batch_rows // per_group}')
+  need = found.topology.chip.hbm_bytes + step.missing if step.memory is None else step.memory.total
+  factor = math.ceil(need / (ROOM * found.topology.chip.hbm_bytes))
+  chips = found.topology.num_chips * 2 ** math.ceil(math.log2(max(factor, 2)))
+  ways.append(f'about {chips:,} chips at the same BATCH_SIZE')
+  return '; or '.join(ways)
+
+
+def _variants(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
+  """Meshes of tensor x fsdp, from little to much of tensor, with less and less kept in memory."""
+  chips = topology.num_chips
+  tensors = [t for t in products_of(topology.shape) if t <= 64 and config.model.mlp_dim % t == 0]
+  meshes = [
+    dataclasses.replace(config.mesh, data=1, fsdp=chips // t, tensor=t, sequence=1)
+    for t in tensors
+    if t == 1 or config.mesh.rules == 'fsdp_tensor'
+  ]
+  for mesh in sorted(meshes, key=lambda m: abs(m.tensor - config.mesh.tensor)):
+    most = config.data.batch_rows // mesh.fsdp
+    parts = [m for m in (1, 2, 4, 8, 16) if m <= most and config.data.batch_rows % m == 0]
+    for remat in reversed(REMAT_POLICIES):
+      model = dataclasses.replace(config.model, remat=remat)
+      for microbatches in parts:
+        yield dataclasses.replace(config, model=model, mesh=mesh, microbatches=microbatches)

@@ -1,0 +1,98 @@
+"""The programs of a run, traced and lowered for a mesh without data, weights or devices.
+
+They are those that run later: `train.train_step` as train.py compiles it, and what decoding does
+with a prompt (`prefill`) and for each token (`decode`).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from flan_jax import partitioning, train_state
+from flan_jax.data import features, layouts
+from flan_jax.models.transformer import Transformer, abstract_model
+from flan_jax.train import TrainConfig, train_step
+
+STEPS = ('train', 'prefill', 'decode')
+# Muffin, T0-SF, NIv2, CoT and dialog: how many changes a few sums for the log.
+_COLLECTIONS = 5
+
+
+def lower(step: str, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
+  """Lowers one of STEPS for `mesh`.
+
+  Raises:
+    ValueError: rows or parameters do not divide over the mesh; says what would.
+  """
+  rows, rules = config.data.batch_rows, config.mesh.rules
+  partitioning.check_batch_rows(rows // config.microbatches, mesh)
+  sharding = partitioning.batch_sharding(mesh, rules)
+  with partitioning.use_mesh(mesh, rules):
+    if step == 'train':
+      batch = {
+        name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding)
+        for name, x in _one_row(config).items()
+      }
+      return jax.jit(train_function(config), donate_argnums=0).lower(state(config), batch)
+    shape = (rows, config.data.lengths['inputs'])
+    prompts = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
+    model = abstract_model(config.model)
+    read = functools.partial(Transformer.start_decoding, max_length=config.data.lengths['targets'])
+    if step == 'prefill':
+      return jax.jit(read).lower(model, prompts, prompts)
+    cache = partitioning.abstract(read, model, prompts, prompts)
+    layout = jax.sharding.NamedSharding(mesh, partitioning.spec('batch'))
+    tokens = jax.ShapeDtypeStruct((rows,), np.int32, sharding=layout)
+    return jax.jit(Transformer.decode_step, donate_argnums=2).lower(model, tokens, cache)
+
+
+def train_function(config: TrainConfig) -> Callable:
+  """`train.train_step` of a run: (state, batch) -> (state, sums)."""
+  return functools.partial(train_step, config=config, collections=_COLLECTIONS)
+
+
+def state(config: TrainConfig) -> train_state.TrainState:
+  """The abstract state of a run on the current mesh."""
+  # An abstract key: the devices of a topology cannot make one.
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return partitioning.abstract(functools.partial(train_state.initialize, config), key)
+
+
+def bytes_per_chip(tree: Any) -> int:
+  """Bytes that one device holds of a pytree of abstract arrays with shardings."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * _itemsize(x.dtype) for x in jax.tree.leaves(tree)
+  )
+
+
+def replicated(config: TrainConfig, mesh: Mesh, *, least_bytes: int = 2**20) -> list[str]:
+  """Large parameters that every device holds whole, though the mesh splits others."""
+  if mesh.size == 1 or config.mesh.rules == 'data_parallel':
+    return []
+  with partitioning.use_mesh(mesh, config.mesh.rules):
+    table = partitioning.parameter_table(abstract_model(config.model))
+  return [
+    row.path
+    for row in table
+    if row.bytes >= least_bytes and all(entry is None for entry in row.spec)
+  ]
+
+
+def _one_row(config: TrainConfig) -> Mapping[str, np.ndarray]:
+  """The features of a row, for their names, lengths and types."""
+  limits = (config.data.lengths['inputs'], config.data.lengths['targets'])
+  tokens = [np.ones(2, np.int32)]
+  examples = features.RowExamples(tokens, tokens, np.ones(1, np.int32), np.array([0, 1]))
+  if config.model.decoder_only:
+    return layouts.DecoderOnly(limits).assemble(examples)
+  return layouts.EncoderDecoder(limits).assemble(examples)
+
+
+def _itemsize(dtype) -> int:
+  return np.dtype(dtype).itemsize if not jnp.issubdtype(dtype, jax.dtypes.extended) else 8
