@@ -5,6 +5,7 @@ Imports are inside the functions, so that `--help`, `list` and wrong flags answe
 
 import dataclasses
 import importlib.metadata
+import json
 import os
 import shutil
 import sys
