@@ -80,7 +80,9 @@ def start(
       env={
         **os.environ,
         'XLA_FLAGS': ' '.join(flags),
-        'PYTHONPATH': os.path.dirname(__file__),
+        'PYTHONPATH': os.pathsep.join(
+          [os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')]
+        ),
       },
     )
     for i in range(count)

@@ -1,7 +1,10 @@
 """Several processes train as one: the same losses, the same data, one checkpoint for any number."""
 
 import json
+import os
+import shutil
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -75,3 +78,98 @@ def test_two_processes_stopped_in_one_are_continued_by_a_single_one(cache_dir, t
   train.train(config_of(cache_dir, steps), two)
   assert losses(two).keys() == losses(one).keys() == set(range(1, steps + 1))
   assert losses(two) == pytest.approx(losses(one), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [2, 4])
+def test_fifty_steps_of_several_processes_are_those_of_one(count, cache_dir, tmp_path):
+  one, many = tmp_path / 'one', tmp_path / 'many'
+  many.mkdir()
+  processes.finish(processes.start(count, cache_dir, many, steps=50))
+  train.train(config_of(cache_dir, 50), one)
+  assert losses(many).keys() == losses(one).keys() == set(range(1, 51))
+  assert losses(many) == pytest.approx(losses(one), rel=1e-6)
+  check_rows(cache_dir, many, count)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_any_number_of_processes_devices_and_axes(cache_dir, tmp_path):
+  run, whole = tmp_path / 'run', tmp_path / 'whole'
+  run.mkdir()
+  stages = [  # processes, devices, mesh
+    (4, 8, {'data': 2, 'fsdp': 2, 'tensor': 2}),
+    (1, 1, {'data': 1}),
+    (2, 4, {'fsdp': 2, 'tensor': 2, 'data': 1}),
+    (1, 2, {'fsdp': 2, 'data': 1}),
+    (2, 8, {'data': 8}),
+  ]
+  for number, (count, devices, mesh) in enumerate(stages, start=1):
+    steps = 2 * number
+    running = processes.start(count, cache_dir, run, devices=devices, steps=steps, mesh=mesh)
+    said = processes.finish(running)
+    if number > 1:
+      assert all(f'Going on from step {steps - 2} in ' in text for text in said)
+    check_rows(cache_dir, run, count)
+  train.train(config_of(cache_dir, steps), whole)
+  assert losses(run).keys() == losses(whole).keys()
+  assert losses(run) == pytest.approx(losses(whole), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_save_now_saves_in_all_and_training_goes_on(cache_dir, tmp_path):
+  running = processes.start(2, cache_dir, tmp_path, devices=2, steps=10**6)
+  wait_for_line(tmp_path, running)
+  (tmp_path / 'save_now').touch()
+  while (tmp_path / 'save_now').exists():
+    assert all(process.poll() is None for process in running), processes.finish(running)
+    time.sleep(0.05)
+  running[0].send_signal(signal.SIGTERM)
+  processes.finish(running, status=75)
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+    assert len(saved.steps()) == 2
+    assert saved.latest_intact() == saved.steps()[1]
+
+
+class Namespaces:
+  """Two hosts: network namespaces with one cable between them."""
+
+  address = '10.123.45.1:12355'
+
+  def __init__(self, name):
+    self.names = [f'{name}{i}' for i in range(2)]
+
+  def __call__(self, i):
+    return ('ip', 'netns', 'exec', self.names[i])
+
+  def __enter__(self):
+    for command in (
+      *(f'netns add {name}' for name in self.names),
+      f'link add {self.names[0]} type veth peer name {self.names[1]}',
+      *(f'link set {name} netns {name}' for name in self.names),
+      *(f'-n {n} addr add 10.123.45.{i + 1}/24 dev {n}' for i, n in enumerate(self.names)),
+      *(f'-n {name} link set {device} up' for name in self.names for device in (name, 'lo')),
+    ):
+      subprocess.run(['ip', *command.split()], check=True, capture_output=True)
+    return self
+
+  def __exit__(self, *_):
+    for name in self.names:
+      subprocess.run(['ip', 'netns', 'del', name], check=False)
+
+
+@pytest.fixture
+def namespaces():
+  if not shutil.which('ip') or subprocess.run(['unshare', '-n', 'true'], check=False).returncode:
+    pytest.skip('This machine does not permit network namespaces.')
+  with Namespaces(f'fj{os.getpid() % 10**6}x') as two:
+    yield two
+
+
+@pytest.mark.slow
+def test_two_hosts_of_a_network_are_one_program(cache_dir, tmp_path, namespaces):
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  two.mkdir()
+  processes.finish(processes.start(2, cache_dir, two, steps=50, by=namespaces))
+  train.train(config_of(cache_dir, 50), one)
+  assert losses(two) == pytest.approx(losses(one), rel=1e-6)
+  check_rows(cache_dir, two, 2)
