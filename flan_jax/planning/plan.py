@@ -102,6 +102,17 @@ class Plan:
     return step.model_flops / step.estimate.step / peak
 
 
+def gathered_outside_scan(program: hlo.Program, config: TrainConfig) -> list[hlo.Collective]:
+  """Gathers of a kernel of all layers at once, which the scan should do layer by layer."""
+  stacked = {config.model.num_encoder_layers, config.model.num_decoder_layers} - {0, 1}
+  return [
+    c
+    for c in program.collectives
+    if c.kind == 'all-gather' and len(c.shape) > 2 and c.shape[0] in stacked
+    if c.count < c.shape[0]
+  ]
+
+
 def plan(
   config: TrainConfig,
   topology: Topology,
@@ -124,7 +135,9 @@ def plan(
       compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
       seconds = time.perf_counter() - start
-      planned.append(StepPlan(name, None, _missing(e), 0.0, hlo.Program((), (), 0), None, seconds))
+      planned.append(
+        StepPlan(name, None, missing_bytes(e), 0.0, hlo.Program((), (), 0), None, seconds)
+      )
       continue
     seconds = time.perf_counter() - start
     planned.append(_read(name, compiled, config, topology, mesh, seconds))
@@ -142,9 +155,10 @@ def make_mesh(config: TrainConfig, topology: Topology) -> Mesh:
   except NotImplementedError as e:
     given = ' x '.join(f'{name}={size}' for name, size in sizes.items() if size > 1)
     shape = 'x'.join(map(str, topology.shape))
+    fitting = ', '.join(map(str, products_of(topology.shape)))
     raise ValueError(
       f'The mesh {given} does not lie along the {shape} chips of {topology.name}: each axis must '
-      f'be a product of whole dimensions; use sizes among {products_of(topology.shape)} in MESH.'
+      f'be a product of whole dimensions; use sizes among {fitting} in MESH.'
     ) from e
 
 
@@ -190,7 +204,7 @@ def read_memory(name: str, compiled: Any, config: TrainConfig, mesh: Mesh) -> Me
   )
 
 
-def _missing(error: Exception) -> int:
+def missing_bytes(error: Exception) -> int:
   """Bytes that a program needs beyond the memory, as XLA's refusal says; others are raised."""
   text = str(error)
   found = re.search(r'[Ee]xceeded hbm capacity by ([\d.]+)([KMGT])', text)

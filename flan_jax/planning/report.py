@@ -8,7 +8,7 @@ from rich.console import Console
 
 from flan_jax.console import Column, print_table
 from flan_jax.planning import estimate, search
-from flan_jax.planning.plan import ROOM, Plan, StepPlan
+from flan_jax.planning.plan import ROOM, Plan, StepPlan, gathered_outside_scan
 from flan_jax.planning.topologies import GIB
 
 # Collectives shown one by one, those that take longest.
@@ -128,6 +128,8 @@ def _print_step(out: Console, found: Plan, step: StepPlan) -> None:
     + ('fits.' if share <= ROOM else f'over {100 * ROOM:.0f}%. Try {search.advice(found, step)}.')
   )
   _print_collectives(out, step.estimate)
+  for gather in gathered_outside_scan(step.program, found.config):
+    out.print(f'All layers at once are gathered, {gather.shape}, by {gather.source}.')
   _print_seconds(out, found, step, step.estimate)
 
 

@@ -13,16 +13,23 @@ from flan_jax.train import TrainConfig
 def search(
   config: TrainConfig, topology: Topology, tries: int, on_plan: Callable[[Plan], None]
 ) -> list[Plan]:
-  """Plans up to `tries` variants of a run's training step; the fastest that fit come first."""
-  plans = []
+  """Plans up to `tries` variants of a run's training step; the fastest that fit come first.
+
+  Raises:
+    ValueError: rows or parameters divide over none of the meshes; says why not over the last.
+  """
+  plans, refusal = [], ValueError(f'--search {tries} tries nothing; give 1 or more.')
   for variant in _variants(config, topology):
     if len(plans) == tries:
       break
     try:
       plans.append(plan(variant, topology))
-    except ValueError:
-      continue  # its rows or parameters do not divide
+    except ValueError as e:
+      refusal = e
+      continue
     on_plan(plans[-1])
+  if not plans:
+    raise refusal
   return sorted(plans, key=lambda p: (not p.fits, -p.mfu(p.steps[0])))
 
 
@@ -47,18 +54,18 @@ def advice(found: Plan, step: StepPlan) -> str:
 
 
 def _variants(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
-  """Meshes of tensor x fsdp, from little to much of tensor, with less and less kept in memory."""
-  chips = topology.num_chips
+  """Meshes first, those nearest to the run's own, then recomputing less, then smaller parts."""
+  chips, rows = topology.num_chips, config.data.batch_rows
   tensors = [t for t in products_of(topology.shape) if t <= 64 and config.model.mlp_dim % t == 0]
-  meshes = [
-    dataclasses.replace(config.mesh, data=1, fsdp=chips // t, tensor=t, sequence=1)
-    for t in tensors
-    if t == 1 or config.mesh.rules == 'fsdp_tensor'
-  ]
-  for mesh in sorted(meshes, key=lambda m: abs(m.tensor - config.mesh.tensor)):
-    most = config.data.batch_rows // mesh.fsdp
-    parts = [m for m in (1, 2, 4, 8, 16) if m <= most and config.data.batch_rows % m == 0]
+  if config.mesh.rules != 'fsdp_tensor':
+    tensors = [1]
+  tensors.sort(key=lambda t: abs(math.log2(t / config.mesh.tensor)))
+  for microbatches in (1, 2, 4, 8, 16):
     for remat in reversed(REMAT_POLICIES):
       model = dataclasses.replace(config.model, remat=remat)
-      for microbatches in parts:
-        yield dataclasses.replace(config, model=model, mesh=mesh, microbatches=microbatches)
+      for tensor in tensors:
+        mesh = dataclasses.replace(
+          config.mesh, data=1, fsdp=chips // tensor, tensor=tensor, sequence=1
+        )
+        if rows % (microbatches * mesh.fsdp) == 0:
+          yield dataclasses.replace(config, model=model, mesh=mesh, microbatches=microbatches)
