@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from flan_jax import partitioning, train_state
 from flan_jax.data import features, layouts
-from flan_jax.models.transformer import Transformer, abstract_model
+from flan_jax.models.transformer import Transformer
 from flan_jax.train import TrainConfig, train_step
 
 STEPS = ('train', 'prefill', 'decode')
@@ -42,7 +42,7 @@ def lower(step: str, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
       return jax.jit(train_function(config), donate_argnums=0).lower(state(config), batch)
     shape = (rows, config.data.lengths['inputs'])
     prompts = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
-    model = abstract_model(config.model)
+    model = state(config).model
     read = functools.partial(Transformer.start_decoding, max_length=config.data.lengths['targets'])
     if step == 'prefill':
       return jax.jit(read).lower(model, prompts, prompts)
@@ -76,7 +76,7 @@ def replicated(config: TrainConfig, mesh: Mesh, *, least_bytes: int = 2**20) -> 
   if mesh.size == 1 or config.mesh.rules == 'data_parallel':
     return []
   with partitioning.use_mesh(mesh, config.mesh.rules):
-    table = partitioning.parameter_table(abstract_model(config.model))
+    table = partitioning.parameter_table(state(config).model)
   return [
     row.path
     for row in table

@@ -136,10 +136,14 @@ def slice_names() -> dict[str, tuple[int, ...]]:
 def use_cpu() -> None:
   """Keeps JAX and libtpu from looking for a TPU; before the first use of either."""
   jax.config.update('jax_platforms', 'cpu')
+  # A program for chips that are not there could not be read back from the cache.
+  jax.config.update('jax_enable_compilation_cache', False)
   # libtpu would else ask Google Cloud's metadata server which machine this is.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  # One process owns the chips of a machine; any number may compile.
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 
 
 def devices(topology: Topology) -> list[Any]:
