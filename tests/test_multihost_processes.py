@@ -12,7 +12,7 @@ import processes
 import pytest
 import tiny
 
-from flan_jax import checkpoints, partitioning, train
+from flan_jax import checkpoints, optimizers, partitioning, train
 
 STEPS = 8
 
@@ -29,6 +29,7 @@ def config_of(cache_dir, steps=STEPS):
     mesh=partitioning.MeshConfig(data=2, fsdp=-1),
     checkpoint=checkpoints.CheckpointConfig(save_every_steps=1000),
     log_every_steps=1,
+    optimizer=optimizers.adafactor(processes.LEARNING_RATE),
   )
 
 
