@@ -28,6 +28,8 @@ from flan_jax import preemption, roll_call
 from flan_jax.naming import some
 
 _POLL_SECONDS = 0.1
+# `leave` brings all to the end together; who ends alone has failed, and the others are to follow.
+_SHUTDOWN_SECONDS = 10
 _PREEMPTED = 'flan_jax/preempted'
 _HOSTS = 'flan_jax/hosts'
 # Processes meet in the same order, so that a number names a meeting.
@@ -128,6 +130,7 @@ def initialize(
     cluster.local_device_ids,
     cluster_detection_method='deactivate',
     initialization_timeout=int(timeout),
+    shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
   )
   if cluster.process_id == 0:
     _client().key_value_set(_HOSTS, json.dumps(hosts))
