@@ -35,11 +35,8 @@ def lower(step: str, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
   sharding = partitioning.batch_sharding(mesh, rules)
   with partitioning.use_mesh(mesh, rules):
     if step == 'train':
-      batch = {
-        name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding)
-        for name, x in _one_row(config).items()
-      }
-      return jax.jit(train_function(config), donate_argnums=0).lower(state(config), batch)
+      step_fn = jax.jit(train_function(config), donate_argnums=0)
+      return step_fn.lower(*train_arguments(config, mesh))
     shape = (rows, config.data.lengths['inputs'])
     prompts = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
     model = state(config).model
@@ -55,6 +52,16 @@ def lower(step: str, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
 def train_function(config: TrainConfig) -> Callable:
   """`train.train_step` of a run: (state, batch) -> (state, sums)."""
   return functools.partial(train_step, config=config, collections=_COLLECTIONS)
+
+
+def train_arguments(config: TrainConfig, mesh: Mesh) -> tuple[train_state.TrainState, dict]:
+  """The abstract state and batch of the train step on the current mesh."""
+  rows, sharding = config.data.batch_rows, partitioning.batch_sharding(mesh, config.mesh.rules)
+  batch = {
+    name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding)
+    for name, x in _one_row(config).items()
+  }
+  return state(config), batch
 
 
 def state(config: TrainConfig) -> train_state.TrainState:

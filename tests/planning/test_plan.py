@@ -132,6 +132,14 @@ def test_a_search_tries_meshes_that_divide_before_it_keeps_more_in_memory(monkey
   assert len({tensor for tensor, remat, _ in tried if remat == 'full'}) > 1
 
 
+def test_an_executable_is_loaded_with_the_trees_of_the_step_it_was(tmp_path):
+  step, mesh = compiled()
+  executable.write(tmp_path / 'step.exe', step)
+  loaded = executable.read(tmp_path / 'step.exe', run(), mesh)
+  assert loaded.in_tree == step.in_tree
+  assert loaded.out_tree == step.out_tree
+
+
 @pytest.mark.parametrize(
   'flags, words',
   [
@@ -170,7 +178,7 @@ def test_an_executable_of_another_jax_is_refused(tpu_plan, monkeypatch):
   _, path = tpu_plan
   monkeypatch.setattr(jax, '__version__', '0.0.1')
   with pytest.raises(ValueError, match='plan again'):
-    executable.read(path, run(), {})
+    executable.read(path, run(), partitioning.make_mesh(run().mesh))
 
 
 def test_a_mesh_that_does_not_lie_along_the_chips_is_refused_with_what_would(tpu_plan):
