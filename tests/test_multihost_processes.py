@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import processes
@@ -132,7 +133,7 @@ def test_save_now_saves_in_all_and_training_goes_on(cache_dir, tmp_path):
 
 
 class Namespaces:
-  """Two hosts: network namespaces with one cable between them."""
+  """Two hosts: network namespaces with one cable between them, and names of their own."""
 
   address = '10.123.45.1:12355'
 
@@ -140,9 +141,14 @@ class Namespaces:
     self.names = [f'{name}{i}' for i in range(2)]
 
   def __call__(self, i):
-    return ('ip', 'netns', 'exec', self.names[i])
+    rename = f'hostname {self.names[i]}; exec "$@"'
+    return ('ip', 'netns', 'exec', self.names[i], 'unshare', '--uts', 'sh', '-c', rename, 'sh')
 
   def __enter__(self):
+    for i, name in enumerate(self.names):  # ip shows it as /etc/hosts
+      hosts = Path('/etc/netns', name, 'hosts')
+      hosts.parent.mkdir(parents=True)
+      hosts.write_text(f'127.0.0.1 localhost\n10.123.45.{i + 1} {name}\n')
     for command in (
       *(f'netns add {name}' for name in self.names),
       f'link add {self.names[0]} type veth peer name {self.names[1]}',
@@ -156,11 +162,13 @@ class Namespaces:
   def __exit__(self, *_):
     for name in self.names:
       subprocess.run(['ip', 'netns', 'del', name], check=False)
+      shutil.rmtree(Path('/etc/netns', name))
 
 
 @pytest.fixture
 def namespaces():
-  if not shutil.which('ip') or subprocess.run(['unshare', '-n', 'true'], check=False).returncode:
+  unshared = shutil.which('ip') and subprocess.run(['unshare', '-n', 'true'], check=False)
+  if os.geteuid() or not unshared or unshared.returncode:
     pytest.skip('This machine does not permit network namespaces.')
   with Namespaces(f'fj{os.getpid() % 10**6}x') as two:
     yield two
@@ -170,7 +178,9 @@ def namespaces():
 def test_two_hosts_of_a_network_are_one_program(cache_dir, tmp_path, namespaces):
   one, two = tmp_path / 'one', tmp_path / 'two'
   two.mkdir()
-  processes.finish(processes.start(2, cache_dir, two, steps=50, by=namespaces))
+  said = processes.finish(processes.start(2, cache_dir, two, steps=50, by=namespaces))
+  first, second = namespaces.names
+  assert f'process 0 on {first} has 4, 1 on {second} has 4.' in said[0]
   train.train(config_of(cache_dir, 50), one)
   assert losses(two) == pytest.approx(losses(one), rel=1e-6)
   check_rows(cache_dir, two, 2)
