@@ -27,6 +27,7 @@ _UNSHARDED = {
   'length': None,
   'kv_length': None,
   'act_embed': None,
+  'act_carry': None,
   'act_heads': None,
   'act_mlp': None,
   'act_vocab': None,
@@ -50,7 +51,13 @@ _TENSOR = {
 PRESETS: dict[str, dict[str, Any]] = {
   'data_parallel': {**_UNSHARDED, **_ACTIVATIONS},
   'fsdp': {**_UNSHARDED, **_ACTIVATIONS, 'embed': 'fsdp'},
-  'fsdp_tensor': {**_UNSHARDED, **_ACTIVATIONS, 'embed': 'fsdp', **_TENSOR},
+  'fsdp_tensor': {
+    **_UNSHARDED,
+    **_ACTIVATIONS,
+    'embed': 'fsdp',
+    'act_carry': 'tensor',
+    **_TENSOR,
+  },
 }
 _DEFAULT_PRESET = 'fsdp_tensor'
 

@@ -1,13 +1,14 @@
 """What `flan-jax train` does, alone or as one of several processes."""
 
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 
 
 def train(args: Namespace, resolved, notices) -> int:
   """Trains with the configuration that main.py resolved; writes the report at the end."""
-  from flan_jax import multihost, report
+  from flan_jax import goodput, multihost, report
   from flan_jax import train as trainer
   from flan_jax.data import cache
   from flan_jax.evaluation import evaluator
@@ -20,6 +21,7 @@ def train(args: Namespace, resolved, notices) -> int:
   if first:
     _print_settings(resolved)
     _write_settings(resolved, workdir)
+  _keep_compilations(workdir)
   vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
   if first:
     vocabulary.save(workdir / 'vocabulary')
@@ -47,6 +49,7 @@ def train(args: Namespace, resolved, notices) -> int:
     raise
   if first:
     _print_evaluations(workdir)
+    print(f'{goodput.sentence(goodput.read(workdir))}.')
     print(f'Report: {report.write_report(workdir)}')
   multihost.leave()
   return 0
@@ -85,6 +88,21 @@ def _join_processes(args: Namespace, resolved, notices) -> bool:
     )
   multihost.show_devices(args.expected_devices)
   return jax.process_index() == 0
+
+
+def _keep_compilations(workdir: Path) -> None:
+  """Keeps what JAX compiles, however small or fast, so that the run starts again at once.
+
+  It lies in JAX_COMPILATION_CACHE_DIR, FLAN_JAX_COMPILATION_CACHE_DIR or the workdir.
+  """
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    folder = os.environ.get('FLAN_JAX_COMPILATION_CACHE_DIR') or workdir / 'compilation_cache'
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+  # By default only what took a second to compile is kept, and a start compiles many small programs.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
 def _print_settings(resolved, *, defaults: bool = False) -> None:

@@ -3,9 +3,10 @@
 Device numbers are read one step late, so that reading them never makes the devices wait.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 
 import flan_jax
-from flan_jax import guard, metrics
+from flan_jax import goodput, guard, metrics
 from flan_jax.naming import listing
 
 
@@ -32,6 +33,7 @@ class RunLog:
     collections: Names for the per-collection losses.
     learning_rate: Update count -> learning rate.
     guard_config: When skipped updates stop the run.
+    watch: Counts where the time goes.
   """
 
   def __init__(
@@ -47,6 +49,7 @@ class RunLog:
     collections: tuple[str, ...],
     learning_rate: Callable[[Any], Any],
     guard_config: guard.GuardConfig,
+    watch: goodput.Stopwatch,
   ):
     self.step = start
     self._steps, self._every = steps, every
@@ -55,6 +58,7 @@ class RunLog:
     self._writer = metrics.MetricWriter(workdir, start)
     self.throughput = metrics.Throughput(flops_per_step)
     self._progress = metrics.Progress('training', steps, start)
+    self._watch = watch
     self._pending = None
     self._sums, self._count = {}, 0
 
@@ -65,6 +69,8 @@ class RunLog:
   def __exit__(self, *exc_info):
     if exc_info[0] is None:
       self.flush()
+    with contextlib.suppress(OSError):  # a full disk is not to hide why the run ends
+      self._watch.record(self.step)
     self._progress.__exit__(*exc_info)
     self._writer.__exit__(*exc_info)
 
@@ -89,12 +95,18 @@ class RunLog:
   def evaluation(self, step: int, evaluate, model) -> Mapping[str, float]:
     """Runs `evaluate(model, step)`, writes its numbers and keeps its time out of the rates."""
     self.flush()
-    with self.throughput.paused():
+    with self.paused('evaluation'):
       values = evaluate(model, step)
     self._writer.write(step, 'evaluation', values)
     shown = '  '.join(f'{name} {value:.3f}' for name, value in values.items() if '/' not in name)
     self._progress.say(f'step {step}  evaluation: {shown}')
     return values
+
+  @contextlib.contextmanager
+  def paused(self, cause: str) -> Iterator[None]:
+    """Keeps what runs inside out of the rates; its time goes to `cause`."""
+    with self.throughput.paused(), self._watch.spend(cause):
+      yield
 
   def _read_pending(self) -> None:
     if self._pending is None:
@@ -128,6 +140,7 @@ class RunLog:
       'packed_targets': targets,
       'skipped_updates': float(sums['skipped_updates']),
       **self.throughput.read(),
+      'goodput': self._watch.record(self.step),
     }
     for name, loss, share in zip(
       self._collections, sums['collection_loss'], sums['collection_weight'], strict=True

@@ -22,16 +22,12 @@ from flan_jax import guard as guard_lib
 from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
+from flan_jax.goodput import Stopwatch
 from flan_jax.models import transformer
 from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
-from flan_jax.train_state import (
-  TrainState,
-  join,
-  restore_or_initialize,
-  split,
-  to_save,
-)
+from flan_jax.replicas import check_replicas
+from flan_jax.train_state import TrainState, join, restore_or_initialize, split, to_save
 
 # Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
 # is better, decides which checkpoint is kept as the best.
@@ -238,12 +234,14 @@ def train(
   Raises:
     ValueError: Mesh, batch, cache, checkpoint and configuration do not fit; says how.
     guard_lib.DivergedError: Too many updates in a row were skipped.
+    replicas.CorruptionError: Copies of the parameters differ between devices.
     KeyboardInterrupt: SIGINT came; the state was saved first.
     preemption.Preempted: The same for any other notice.
   """
   workdir = Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as stack:
+    watch = Stopwatch(workdir if jax.process_index() == 0 else None)
     notices = notices or stack.enter_context(preemption.Notices())
     # ---- mesh and data
     mesh = stack.enter_context(partitioning.use_mesh(config.mesh))
@@ -254,7 +252,8 @@ def train(
 
     # ---- state: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
-    state, base = restore_or_initialize(config, saved, loader)
+    with watch.spend('restore'):
+      state, base = restore_or_initialize(config, saved, loader)
     start = int(state.step)
     run_log.write_facts(workdir, config, mesh, loader, state)
 
@@ -262,10 +261,11 @@ def train(
     place = functools.partial(
       _place, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
     )
-    step_fn = _compile(config, state, place(loader.batch(start, rows)), loader)
+    with watch.spend('compile'):
+      step_fn = _compile(config, state, place(loader.batch(start, rows)), loader)
 
     # ---- loop
-    log = stack.enter_context(_open_log(config, workdir, loader, start))
+    log = stack.enter_context(_open_log(config, workdir, loader, start, watch))
     requests = multihost.Requests(notices, workdir, mesh)
     batches = stack.enter_context(contextlib.closing(loader.prefetch(start, rows)))
     score = None
@@ -273,8 +273,11 @@ def train(
       log.evaluation(start, evaluate, state.model)
     notices.collect()
     multihost.barrier('the first step')
+    watch.begin_steps(start)
     while (step := log.step) < config.steps:
-      state, step_metrics = step_fn(state, place(next(batches)))
+      with watch.spend('data'):
+        batch = place(next(batches))
+      state, step_metrics = step_fn(state, batch)
       log.train(step_metrics)
       step += 1
       saved.poll()
@@ -289,7 +292,7 @@ def train(
           requests.stop = unevaluated = True
       if last or requests.stop or requests.save or _due(step, config.checkpoint.save_every_steps):
         log.flush()
-        with log.throughput.paused():
+        with log.paused('save'):
           model, told = to_save(state.model, config, base)
           meta = {
             'data': loader.position(step),
@@ -299,6 +302,7 @@ def train(
             **told,
           }
           multihost.barrier(f'the save of step {step}')
+          check_replicas({'parameters': model, 'optimizer': state.opt_state}, step)
           saved.save(step, model, (state.opt_state, state.guard), meta=meta, score=score)
         score = None
         requests.saved()
@@ -368,7 +372,7 @@ def _compile(config, state, batch, loader):
   return compiled
 
 
-def _open_log(config, workdir, loader, start) -> run_log.RunLog:
+def _open_log(config, workdir, loader, start, watch) -> run_log.RunLog:
   rows, lengths = config.data.batch_rows, config.data.lengths
   return run_log.RunLog(
     workdir,
@@ -381,6 +385,7 @@ def _open_log(config, workdir, loader, start) -> run_log.RunLog:
     collections=loader.collections,
     learning_rate=config.optimizer.schedule,
     guard_config=config.guard,
+    watch=watch,
   )
 
 

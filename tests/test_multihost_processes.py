@@ -59,6 +59,7 @@ def wait_for_line(workdir, running):
     time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_in_one_are_continued_by_a_single_one(cache_dir, tmp_path):
   one, two = tmp_path / 'one', tmp_path / 'two'
   two.mkdir()

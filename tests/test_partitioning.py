@@ -127,7 +127,7 @@ def test_a_function_jitted_under_one_preset_is_laid_out_anew_under_another():
 
 
 def test_an_unknown_axis_is_refused_with_the_nearest():
-  message = "No logical axis 'head'. Did you mean 'heads'? Known: act_embed, act_heads, act_mlp"
+  message = "No logical axis 'head'. Did you mean 'heads'? Known: act_carry, act_embed, act_heads"
   with pytest.raises(ValueError, match=re.escape(message)):
     partitioning.spec('embed', 'head')
 

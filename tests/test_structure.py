@@ -46,13 +46,15 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'decoding': {'partitioning', 'models', 'beam_search', 'losses'},
   'beam_search': {'partitioning', 'models'},
   'listing': {'console', 'data'},
-  'run_log': {'console', 'guard', 'metrics', 'partitioning'},
+  'goodput': {'whole_file'},
+  'replicas': {'checkpoints'},
+  'run_log': {'console', 'goodput', 'guard', 'metrics', 'partitioning'},
   'preemption': set(),
   'roll_call': {'preemption'},
   'multihost': {'preemption', 'roll_call'},
   'train': MODEL
   | {'losses', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'}
-  | {'multihost', 'preemption'},
+  | {'goodput', 'multihost', 'preemption', 'replicas'},
   'evaluation': MODEL | {'losses', 'metrics', 'data', 'whole_file'},
   'loading': MODEL | {'data'},
   'evaluate': MODEL | {'data', 'evaluation', 'loading', 'scores_report'},

@@ -16,6 +16,7 @@ from flan_jax.models.kv_cache import from_cache, to_cache
 from flan_jax.models.layers import Norm, drop, dropout_scales
 from flan_jax.models.mlp import Mlp
 from flan_jax.models.rope import Rotation
+from flan_jax.partitioning import shard
 
 _REMAT = {
   'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -161,8 +162,10 @@ class Stack(nnx.Module):
 
     def body(x, inputs):
       layer, is_local, layer_cache, layer_key = inputs
+      x = shard(x, 'batch', 'length', 'act_embed')
       x, kv = layer(x, context.of_layer(is_local), layer_cache, layer_key)
-      return x, kv if keep_kv else None
+      # What the backward pass keeps of each layer: no two chips hold the same.
+      return shard(x, 'batch', 'length', 'act_carry'), kv if keep_kv else None
 
     if config.remat != 'none' and cache is None:
       body = jax.checkpoint(body, policy=_REMAT[config.remat])
@@ -174,8 +177,9 @@ class Stack(nnx.Module):
     else:
       inputs = (self.layers, is_local, cache, layer_keys)
       unroll = 1 if config.scan_layers else self.num_layers
+      x = shard(x, 'batch', 'length', 'act_carry')
       x, kv = jax.lax.scan(body, x, inputs, unroll=unroll)
-    return self.norm(x), kv
+    return self.norm(shard(x, 'batch', 'length', 'act_embed')), kv
 
   def _each(self, body, x, is_local, cache):
     """What a scan of unstacked layers would do."""
