@@ -93,13 +93,15 @@ def _join_processes(args: Namespace, resolved, notices) -> bool:
 def _keep_compilations(workdir: Path) -> None:
   """Keeps what JAX compiles, however small or fast, so that the run starts again at once.
 
-  It lies in JAX_COMPILATION_CACHE_DIR, FLAN_JAX_COMPILATION_CACHE_DIR or the workdir.
+  It lies in FLAN_JAX_COMPILATION_CACHE_DIR or the workdir; who has set JAX_COMPILATION_CACHE_DIR
+  is left alone.
   """
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
-    folder = os.environ.get('FLAN_JAX_COMPILATION_CACHE_DIR') or workdir / 'compilation_cache'
-    jax.config.update('jax_compilation_cache_dir', str(folder))
+  if jax.config.jax_compilation_cache_dir is not None:
+    return
+  folder = os.environ.get('FLAN_JAX_COMPILATION_CACHE_DIR') or workdir / 'compilation_cache'
+  jax.config.update('jax_compilation_cache_dir', str(folder))
   # By default only what took a second to compile is kept, and a start compiles many small programs.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
