@@ -276,6 +276,7 @@ class Terminal(io.StringIO):
     return True
 
 
+@pytest.mark.slow
 def test_a_session_answers_each_line_and_escapes_what_moves_the_cursor(model, monkeypatch):
   out = io.StringIO()
   infer.generate_session(model, VOCABULARY, CONFIG, stdin=Terminal('one\n\ntwo'), stdout=out)

@@ -31,7 +31,10 @@ def fails(capsys, *argv):
     (('list', 'task'), "No kind 'task'. Did you mean 'tasks'?"),
     (('list', '--jsn'), "takes no '--jsn'. Did you mean '--json'?"),
     (('export-text', '--mixture', 'm'), 'the following arguments are required: --out'),
-    (('report', '--workdir', 'w', '--gin.SEED=1'), 'belong to `flan-jax train` and `prepare`'),
+    (
+      ('report', '--workdir', 'w', '--gin.SEED=1'),
+      'belong to `flan-jax train`, `plan` and `prepare`',
+    ),
     (('train', '--workdir', 'w', '--gin_file', 'runs/trian.gin'), "Did you mean 'runs/train.gin'?"),
     (('prepare', '--gin.COT_DIRS=x'), "no macro COT_DIRS. Did you mean 'COT_DIR'?"),
     (('prepare', '--mixture', 'demo'), 'needs --cache_dir, or CACHE_DIR in a gin file'),

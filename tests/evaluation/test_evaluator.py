@@ -119,10 +119,11 @@ def test_scores_do_not_depend_on_batch_rows_or_buckets(cache_dir, result):
   assert evaluator._score_rows._cache_size() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'mesh',
   [
-    pytest.param(partitioning.MeshConfig(), marks=pytest.mark.slow),
+    partitioning.MeshConfig(),
     partitioning.MeshConfig(data=2, fsdp=2, tensor=2),
   ],
   ids=['eight_by_data', 'two_by_two_by_two'],

@@ -72,7 +72,11 @@ def test_one_that_dies_ends_all(actions, status, tmp_path):
 
 @pytest.mark.parametrize('notice', [signal.SIGTERM, signal.SIGINT])
 def test_a_notice_reaches_every_process(notice, tmp_path):
-  started = subprocess.Popen(['bash', str(LAUNCH / 'local.sh'), *words(tmp_path, [SAVES, SAVES])])
+  started = subprocess.Popen(
+    ['bash', str(LAUNCH / 'local.sh'), *words(tmp_path, [SAVES, SAVES])],
+    # Tests that run in the background ignore it, and so would bash.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+  )
   logs = [tmp_path / 'logs' / f'{i}.log' for i in range(2)]
   while not all(log.exists() and log.read_text().endswith('\n') for log in logs):
     assert started.poll() is None

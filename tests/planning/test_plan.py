@@ -22,6 +22,7 @@ def run(rules='fsdp_tensor', **mesh):
   return dataclasses.replace(config, mesh=partitioning.MeshConfig(**sizes, rules=rules))
 
 
+@pytest.mark.slow
 @functools.cache
 def compiled(step='train'):
   config = run()
@@ -117,6 +118,7 @@ def test_xlas_refusal_is_read_and_other_errors_are_raised():
     planner.missing_bytes(RuntimeError('something else'))
 
 
+@pytest.mark.slow
 def test_a_search_tries_meshes_that_divide_before_it_keeps_more_in_memory(monkeypatch):
   tried = []
 
