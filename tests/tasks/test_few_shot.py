@@ -51,15 +51,16 @@ def test_exemplars_are_left_out_until_the_whole_prompt_fits(exemplars, budget):
   assert made == ((question.prompt(exemplars[: fitting[-1]]), fitting[-1]) if fitting else None)
 
 
-def test_exemplars_are_of_the_same_task_and_never_the_question_itself(sums):
-  sums(few_shot=FewShot(k=3, patterns=(PATTERN,)))
+@pytest.mark.parametrize('k', [3, 16])
+def test_exemplars_are_of_the_same_task_and_never_the_question_itself(sums, k):
+  sums(few_shot=FewShot(k=k, patterns=(PATTERN,)))
 
   for split in ('train', 'validation'):
     plain = {e['id']: e for e in text_examples('sums', split)}
     for example in text_examples('sums_fewshot', split):
       *shots, query = example['inputs'].removesuffix('\nA:').split('\n\n')
       query = query.removeprefix('Q: ')
-      assert len(shots) == 3 and len(set(shots)) == 3 and example['shots'] == '3'
+      assert len(shots) == len(set(shots)) == k and example['shots'] == str(k)
       assert f'Q: {query}\n' not in example['inputs'].removesuffix(f'Q: {query}\nA:')
       for shot in shots:
         question, answer = shot.removeprefix('Q: ').split('\nA: ')
