@@ -19,6 +19,8 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+from flan_jax import whole_file
+
 # Dense bfloat16 TFLOP/s of one device, from the vendors' data sheets.
 DATASHEET_TFLOPS = {
   'TPU v2': 46,
@@ -111,9 +113,7 @@ def _drop_steps_after(path: Path, step: int) -> None:
         kept.append(line)
     except (ValueError, KeyError, TypeError):
       continue  # a line torn by a kill
-  part = path.with_suffix('.part')
-  part.write_text(''.join(line + '\n' for line in kept), encoding='utf-8')
-  part.replace(path)
+  whole_file.write(path, ''.join(line + '\n' for line in kept))
 
 
 class Throughput:

@@ -31,7 +31,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'command_line': {'command_line_data'},
   'command_line_data': set(),
   'guard': set(),
-  'metrics': {'console'},
+  'metrics': {'console', 'whole_file'},
   'losses': {'partitioning'},
   'adafactor': {'partitioning'},
   'optimizers': {'partitioning', 'adafactor'},

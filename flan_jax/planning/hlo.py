@@ -17,7 +17,6 @@ KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective
 _COLLECTIVE = re.compile(rf'^({"|".join(KINDS)})(-start)?$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
 _SHAPE = re.compile(r'(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
-_BITS = {'pred': 8, 'token': 0}
 # They name or forward what is there already.
 _FREE = {
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional'),
@@ -121,7 +120,7 @@ def bytes_of(shape: str, *, main_memory: bool = False) -> int:
   for dtype, dims, layout in _SHAPE.findall(shape):
     if main_memory and re.search(r'S\([1-9]', layout):
       continue
-    bits = _BITS.get(dtype) or int(re.findall(r'\d+', dtype)[0])
+    bits = 8 if dtype == 'pred' else int(re.findall(r'\d+', dtype)[0])
     total += math.prod(map(int, filter(None, dims.split(',')))) * bits // 8
   return total
 
