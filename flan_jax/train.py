@@ -19,6 +19,7 @@ import optax
 
 from flan_jax import checkpoints, losses, multihost, optimizers, partitioning, preemption, run_log
 from flan_jax import guard as guard_lib
+from flan_jax.compiling import compiler_options
 from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
@@ -367,7 +368,8 @@ def _compile(config, state, batch, loader):
   """Compiles the step and says how long it took."""
   start = time.perf_counter()
   step = functools.partial(train_step, config=config, collections=len(loader.collections))
-  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  compiled = lowered.compile(compiler_options=compiler_options(jax.sharding.get_mesh()))
   print(f'Compiled the train step in {time.perf_counter() - start:.1f} s.')
   return compiled
 

@@ -28,6 +28,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'whole_file': set(),
   'partitioning': set(),
   'console': set(),
+  'compiling': set(),
   'command_line': {'command_line_data'},
   'command_line_data': set(),
   'guard': set(),
@@ -54,7 +55,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'multihost': {'preemption', 'roll_call'},
   'train': MODEL
   | {'losses', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'}
-  | {'goodput', 'multihost', 'preemption', 'replicas'},
+  | {'compiling', 'goodput', 'multihost', 'preemption', 'replicas'},
   'evaluation': MODEL | {'losses', 'metrics', 'data', 'whole_file'},
   'loading': MODEL | {'data'},
   'evaluate': MODEL | {'data', 'evaluation', 'loading', 'scores_report'},

@@ -125,7 +125,8 @@ product = jax.custom_vjp(_product, nondiff_argnums=(2, 3))
 
 
 def _product_forward(x, kernel, out_sharding, dtype):
-  return product(x, kernel, out_sharding, dtype), (x, kernel)
+  # The product itself, as a remat policy cannot see into one with written gradients.
+  return _product(x, kernel, out_sharding, dtype), (x, kernel)
 
 
 def _product_backward(out_sharding, dtype, residuals, gradient):

@@ -1,8 +1,10 @@
 """How long a compiled step takes, by arithmetic: no more than data sheets and the program's text.
 
-An operation takes what its products take at the peak, or its arrays to cross the main memory, the
-longer of both; operations follow one another. A collective that XLA hides runs beside them, any
-other makes them wait. What is left out is called OMITTED and printed with every estimate.
+An operation takes what its products take at the peak, its arrays to cross the main memory, or the
+cycles that XLA's own cost model gives it, whichever is longest; operations follow one another as
+XLA has scheduled them. A collective or a copy is hidden as far as the operations between its start
+and its end last, and no operation hides two of them; for the rest the chip waits. OMITTED is what
+is left out.
 """
 
 import dataclasses
@@ -20,20 +22,31 @@ from flan_jax.planning.topologies import Topology
 PRODUCTS, MEMORY, LINKS = 0.85, 0.85, 0.9
 # From one chip to the next, of every collective (scaling-book, chapter 'TPUs').
 HOP_SECONDS = 1e-6
-OMITTED = (
-  'the input pipeline, checkpoints, faults, and what two collectives at once take from each other'
-)
+OMITTED = 'the input pipeline, checkpoints, faults, and the memory traffic of collectives'
 # Parts of its bytes that cross the links of each chip, besides (n - 1) / n.
 _PASSES = {'all-gather': 1, 'reduce-scatter': 1, 'all-reduce': 2, 'all-to-all': 0.25}
 
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-  """A collective on a mesh: the axes it crosses, and the seconds that all of its runs take."""
+  """A collective on a mesh, in all of its runs.
+
+  Attributes:
+    collective: which.
+    axes: that it crosses.
+    seconds: it takes.
+    hidden: of these, behind operations.
+  """
 
   collective: hlo.Collective
   axes: str
   seconds: float
+  hidden: float = 0.0
+
+  @property
+  def waiting(self) -> float:
+    """Seconds that the chip waits for it."""
+    return self.seconds - self.hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +56,16 @@ class Estimate:
   Attributes:
     products: of matrix products alone.
     memory: of all traffic to main memory alone.
-    operations: of all operations, each the longer of both.
-    hidden: collectives beside operations.
-    waiting: collectives that operations wait for.
-    exchanges: all collectives, the longest first.
+    cycles: of all operations by XLA's cost model alone.
+    operations: of all operations, each the longest of these, and of copies that none hides.
+    hidden: of collectives, behind operations.
+    waiting: of collectives, with the chip idle.
+    exchanges: all collectives, those waited for longest first.
   """
 
   products: float
   memory: float
+  cycles: float
   operations: float
   hidden: float
   waiting: float
@@ -59,15 +74,15 @@ class Estimate:
   @property
   def step(self) -> float:
     """Seconds of a step."""
-    return max(self.operations, self.hidden) + self.waiting
+    return self.operations + self.waiting
 
   @property
   def limit(self) -> str:
     """What takes most of the step."""
     parts = {
       'products': self.products,
-      'memory': self.operations - self.products,
-      'collectives': self.waiting + max(0.0, self.hidden - self.operations),
+      'memory and vectors': self.operations - self.products,
+      'collectives': self.waiting,
     }
     return max(parts, key=lambda name: parts[name])
 
@@ -76,16 +91,43 @@ def estimate(program: hlo.Program, topology: Topology, mesh: Any) -> Estimate:
   """Seconds of `program` on the chips of `mesh`."""
   chip = topology.chip
   peak, memory = chip.flops_per_second * PRODUCTS, chip.hbm_bytes_per_second * MEMORY
+  clock = chip.cycles_per_second
+  lasting = [
+    max(w.flops / peak, w.bytes / memory, w.cycles / clock) * w.count for w in program.work
+  ]
   exchanges = [exchange(collective, topology, mesh) for collective in program.collectives]
-  exchanges.sort(key=lambda e: -e.seconds)
+  hidden = _hidden([(e.seconds, e.collective.beside) for e in exchanges], lasting)
+  exchanges = [dataclasses.replace(e, hidden=h) for e, h in zip(exchanges, hidden, strict=True)]
+  # Copies use what the operations beside them leave of the main memory.
+  idle = [
+    seconds - w.bytes * w.count / memory for seconds, w in zip(lasting, program.work, strict=True)
+  ]
+  copying = [(c.bytes * c.count / memory, c.beside) for c in program.copies]
+  copies = sum(seconds for seconds, _ in copying) - sum(_hidden(copying, idle))
   return Estimate(
     products=program.flops / peak,
     memory=program.memory_bytes / memory,
-    operations=sum(max(w.flops / peak, w.bytes / memory) * w.count for w in program.work),
-    hidden=sum(e.seconds for e in exchanges if e.collective.overlapped),
-    waiting=sum(e.seconds for e in exchanges if not e.collective.overlapped),
-    exchanges=tuple(exchanges),
+    cycles=sum(w.cycles * w.count for w in program.work) / clock,
+    operations=sum(lasting) + copies,
+    hidden=sum(hidden),
+    waiting=sum(e.waiting for e in exchanges),
+    exchanges=tuple(sorted(exchanges, key=lambda e: (-e.waiting, -e.seconds))),
   )
+
+
+def _hidden(
+  transfers: Sequence[tuple[float, Sequence[int]]], lasting: Sequence[float]
+) -> list[float]:
+  """Of each transfer's seconds, those behind the operations beside it; no operation serves two."""
+  left, hidden = list(lasting), []
+  for seconds, beside in transfers:
+    begin = seconds
+    for place in beside:
+      taken = min(seconds, left[place])
+      left[place] -= taken
+      seconds -= taken
+    hidden.append(begin - seconds)
+  return hidden
 
 
 def exchange(collective: hlo.Collective, topology: Topology, mesh: Any) -> Exchange:

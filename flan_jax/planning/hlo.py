@@ -1,28 +1,34 @@
-"""Reads a compiled program: which collectives it runs, how often, and what it moves through memory.
+"""Reads a compiled program: its collectives, its work, and what of both runs at the same time.
 
 XLA's own cost analysis counts the body of a loop once; here every instruction counts as often as
 the loops around it turn. Nothing here knows a model, a chip or a mesh.
 """
 
 import dataclasses
-import functools
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flan_jax.planning import products
+from flan_jax.planning.instructions import (
+  Computations,
+  Instruction,
+  arrays_of,
+  bytes_of,
+  parse,
+  runs,
+)
 from flan_jax.planning.replica_groups import first_group
 
 KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
-_COLLECTIVE = re.compile(rf'^({"|".join(KINDS)})(-start)?$')
-_INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$')
-_SHAPE = re.compile(r'(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
-# They name or forward what is there already.
+_KIND = re.compile(rf'^({"|".join(KINDS)})(-start|-done)?$')
+# They name or forward what is there already, or call what is read on its own.
 _FREE = {
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional'),
-  *('call', 'after-all', 'partition-id', 'replica-id', 'iota', 'copy-done', 'optimization-barrier'),
+  *('call', 'after-all', 'partition-id', 'replica-id', 'iota', 'optimization-barrier'),
 }
 _IN_PLACE = ('dynamic-slice', 'dynamic-update-slice')
+# What calls a computation and still is one instruction.
+_WHOLE = ('fusion', 'async-start', 'async-update', 'async-done')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +41,10 @@ class Collective:
     bytes: of all that one chip has afterwards (of a reduce-scatter: before), once.
     count: times a step.
     group: the devices of the first group, as positions in the mesh.
-    overlapped: whether XLA runs it beside products; otherwise the chip waits for it.
     source: the operation in the traced program.
+    beside: what XLA has scheduled between its start and its end, as positions in `Program.work`.
+      Where the collective is cut into parts that fused products carry along, these alone; without
+      a start and an end of its own, nothing.
   """
 
   kind: str
@@ -44,17 +52,34 @@ class Collective:
   bytes: int
   count: int
   group: tuple[int, ...]
-  overlapped: bool
-  source: str
+  source: str = ''
+  beside: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Copy:
+  """An asynchronous copy between memories: bytes of main memory, and as in Collective."""
+
+  bytes: int
+  count: int
+  beside: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """One instruction: operations of its matrix products, bytes of main memory, times a step."""
+  """One instruction.
+
+  Attributes:
+    flops: operations of its matrix products.
+    bytes: of main memory.
+    count: times a step.
+    cycles: of the chip's clock, by XLA's own cost model; 0 where it says nothing.
+  """
 
   flops: int
   bytes: int
   count: int
+  cycles: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +87,16 @@ class Program:
   """What one chip does in a step.
 
   Attributes:
-    collectives: in the order of the text; each channel once.
-    work: of every other instruction.
+    collectives: in the order in which they begin.
+    work: of all instructions but collectives and asynchronous copies, in their order.
+    copies: asynchronous ones, in the order in which they begin.
     unknown_loops: loops whose number of turns the text does not say; counted once.
   """
 
-  collectives: tuple[Collective, ...]
-  work: tuple[Work, ...]
-  unknown_loops: int
+  collectives: tuple[Collective, ...] = ()
+  work: tuple[Work, ...] = ()
+  copies: tuple[Copy, ...] = ()
+  unknown_loops: int = 0
 
   @property
   def flops(self) -> int:
@@ -79,187 +106,129 @@ class Program:
   @property
   def memory_bytes(self) -> int:
     """Bytes read from and written to the chip's main memory in a step."""
-    return sum(w.bytes * w.count for w in self.work)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-  name: str
-  shape: str
-  op: str
-  rest: str
-
-  @functools.cached_property
-  def operands(self) -> list[str]:
-    """Names of the operands; attributes begin after the parenthesis that closes the call."""
-    return re.findall(r'%([\w.-]+)', self.rest.split('), ', 1)[0])
-
-  def attribute(self, name: str) -> str | None:
-    """The computation that attribute `name` refers to, or None."""
-    found = re.search(rf'\b{name}=%?([\w.-]+)', self.rest)
-    return found[1] if found else None
+    return sum(x.bytes * x.count for x in (*self.work, *self.copies))
 
 
 def read(text: str) -> Program:
   """Reads the text of an optimised HLO module, `jax.stages.Compiled.as_text()`."""
-  computations, entry = _computations(text)
-  counts, fused, unknown = _counts(computations, entry)
-  collectives = tuple(_collectives(computations, counts))
-  work = tuple(
-    work
-    for name, instructions in computations.items()
-    if counts.get(name) and name not in fused
-    for work in _work(instructions, counts[name], computations)
-  )
-  return Program(collectives, work, unknown)
+  computations, entry = parse(text)
+  counts, unknown = runs(computations, entry)
+  collectives, work, copies = [], [], []
+  for name, count in counts.items():
+    own, places = _work(computations, name, count, first=len(work))
+    work += own
+    collectives += _collectives(computations, name, count, places)
+    copies += _copies(computations[name], count, places)
+  return Program(tuple(collectives), tuple(work), tuple(copies), unknown)
 
 
-def bytes_of(shape: str, *, main_memory: bool = False) -> int:
-  """Bytes of the arrays of an HLO shape; with `main_memory`, without those kept on the chip."""
-  total = 0
-  for dtype, dims, layout in _SHAPE.findall(shape):
-    if main_memory and re.search(r'S\([1-9]', layout):
-      continue
-    bits = 8 if dtype == 'pred' else int(re.findall(r'\d+', dtype)[0])
-    total += math.prod(map(int, filter(None, dims.split(',')))) * bits // 8
-  return total
+# Instruction -> positions in Program.work of itself, if it is there, and of what follows it.
+_Places = dict[str, tuple[range, int]]
 
 
-def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-  computations, current, entry = {}, [], ''
-  for line in text.splitlines():
-    if line[:1] in ('%', 'E') and line.rstrip().endswith('{'):
-      is_entry = line.startswith('ENTRY')
-      name = line.removeprefix('ENTRY ').split(' ')[0].lstrip('%')
-      computations[name] = current = []
-      entry = name if is_entry else entry
-    elif match := _INSTRUCTION.match(line):
-      # Long tuples carry comments such as /*index=5*/.
-      current.append(_Instruction(*match.groups()))
-  return computations, entry
-
-
-def _counts(computations, entry) -> tuple[dict[str, int], set[str], int]:
-  """How often each computation runs, which are fused into one instruction, and unknown loops."""
-  counts, fused, unknown = {entry: 1}, set(), 0
-  waiting = [entry]
-  while waiting:
-    name = waiting.pop()
-    for instruction in computations[name]:
-      times = counts[name]
-      if instruction.op == 'while':
-        turns = _turns(instruction, computations)
-        unknown += turns is None
-        times *= turns or 1
-        called = [instruction.attribute('body')]
-      elif instruction.op == 'conditional':
-        called = _branches(instruction)
-      else:
-        # What a reduction applies to each element is no program of its own.
-        called = [instruction.attribute('calls')]
-        if instruction.op == 'call':
-          called.append(instruction.attribute('to_apply'))
-        if instruction.op == 'fusion':
-          fused.update(filter(None, called))
-      for callee in called:
-        if callee in computations:
-          counts[callee] = counts.get(callee, 0) + times
-          waiting.append(callee)
-          if name in fused:
-            fused.add(callee)
-  return counts, fused, unknown
-
-
-def _branches(instruction) -> list[str]:
-  listed = re.search(r'branch_computations=\{([^}]*)\}', instruction.rest)
-  if listed:
-    return [name.strip().lstrip('%') for name in listed[1].split(',')]
-  return [instruction.attribute(f'{which}_computation') for which in ('true', 'false')]
-
-
-def _turns(instruction, computations) -> int | None:
-  """Turns of a loop: XLA's word, or the bound that a counter from 0 is compared with."""
-  known = re.search(r'known_trip_count\D*(\d+)', instruction.rest)
-  if known:
-    return int(known[1])
-  condition = computations.get(instruction.attribute('condition'), [])
-  bounds = {
-    i.name: int(i.rest.split(')')[0])
-    for i in condition
-    if i.op == 'constant' and i.rest.split(')')[0].isdigit()
-  }
-  for i in condition:
-    if i.op == 'compare' and 'direction=LT' in i.rest:
-      return bounds.get(i.operands[-1])
-  return next(iter(bounds.values())) if len(bounds) == 1 else None
-
-
-def _collectives(computations, counts) -> Iterator[Collective]:
-  # A collective that products hide is cut into a start, parts and an end, each a copy with the
-  # channel of the whole.
-  channels: dict[str, list[tuple[str, _Instruction]]] = {}
-  for name, instructions in computations.items():
-    for instruction in instructions:
-      if counts.get(name) and _COLLECTIVE.match(instruction.op):
-        channel = re.search(r'channel_id=(\d+)', instruction.rest)
-        key = channel[1] if channel else f'{name}/{instruction.name}'
-        channels.setdefault(key, []).append((name, instruction))
-  for copies in channels.values():
-    name, instruction = copies[0]
-    kind, start = _COLLECTIVE.match(instruction.op).groups()  # type: ignore
-    group = first_group(instruction.rest)
-    arrays = _SHAPE.findall(instruction.shape)
-    size = bytes_of(instruction.shape)
-    if start and len(arrays) > 1:  # operands and results, of a permute also two counters
-      size = bytes_of(instruction.shape) - sum(
-        bytes_of(i.shape) for i in computations[name] if i.name in instruction.operands
-      )
-    if kind == 'reduce-scatter':
-      size *= len(group)
-    if kind == 'all-reduce' and name.startswith('all-reduce-scatter'):
-      kind = 'reduce-scatter'  # as XLA for TPU writes it, fused with the slice that a chip keeps
-    source = re.search(r'op_name="([^"]*)"', instruction.rest)
-    yield Collective(
-      kind=kind,
-      shape=tuple(map(int, filter(None, arrays[0][1].split(',')))),
-      bytes=size,
-      count=counts[name],
-      group=group,
-      overlapped=bool(start) or len({name for name, _ in copies}) > 1,
-      source=source[1] if source else '',
-    )
-
-
-def _work(instructions: list[_Instruction], count: int, computations) -> Iterator[Work]:
+def _work(computations, name, count, first) -> tuple[list[Work], _Places]:
   """What the instructions of one computation do, each of their arrays moved once."""
-  shapes = {i.name: i.shape for i in instructions}
-  for i in instructions:
-    if i.op in _FREE or _COLLECTIVE.match(i.op):
-      continue
-    operands = [shapes.get(name, '') for name in i.operands]
-    if i.op in _IN_PLACE:
-      part = i.shape if i.op == 'dynamic-slice' else operands[1]
-      yield Work(0, 2 * bytes_of(part, main_memory=True), count)
-      continue
-    body = computations.get(i.attribute('calls'), []) if i.op == 'fusion' else []
-    reads, updates = _slices(body)
-    moved = 0 if updates else bytes_of(i.shape, main_memory=True)
-    for number, operand in enumerate(operands):
-      whole = bytes_of(operand, main_memory=True)
-      moved += min(whole, reads.get(number, whole))
-    yield Work(_flops(i, operands, computations), moved, count)
+  work, places = [], {}
+  shapes = {i.name: i.shape for i in computations[name]}
+  for i in computations[name]:
+    begin = first + len(work)
+    if not (i.op in _FREE or i.op.endswith(('-start', '-update', '-done')) or _KIND.match(i.op)):
+      work += _work_of(i, [shapes.get(name, '') for name in i.operands], count, computations)
+    places[i.name] = range(begin, first + len(work)), first + len(work)
+  return work, places
 
 
-def _flops(instruction: _Instruction, operands: list[str], computations) -> int:
+def _work_of(i: Instruction, operands: list[str], count: int, computations) -> list[Work]:
+  """What one instruction does; nothing where it only begins or ends a collective."""
+  if i.op in _IN_PLACE:
+    part = i.shape if i.op == 'dynamic-slice' else operands[1]
+    return [Work(0, 2 * bytes_of(part, main_memory=True), count)]
+  body = computations.get(i.attribute('calls'), []) if i.op == 'fusion' else []
+  results = arrays_of(i.shape)
+  reads, updates = _slices(body)
+  numbers: Iterable[int] = range(len(operands))
+  if any(_KIND.match(each.op) for each in body):
+    # Besides its own operands and results it has those of the collective that it carries along.
+    own = dict(re.findall(r'"(\w+_original_\w+)":"(\d+)"', i.rest))
+    if not own:
+      return []
+    numbers = range(int(own['operand_original_start']), int(own['operand_original_end']) + 1)
+    results = results[
+      int(own['output_tuple_original_start']) : int(own['output_tuple_original_end']) + 1
+    ]
+  moved = 0 if updates else sum(size for _, size, main in results if main)
+  for number in numbers:
+    whole = bytes_of(operands[number], main_memory=True)
+    moved += min(whole, reads.get(number, whole))
+  return [Work(_flops(i, operands, computations), moved, count, _cycles(i))]
+
+
+def _collectives(computations, name, count, places: _Places) -> Iterator[Collective]:
+  """The collectives of one computation, whole or in parts."""
+  found: dict[tuple[str, str], list[tuple[Instruction, Instruction, str]]] = {}
+  for i in computations[name]:
+    if match := _KIND.match(i.op):
+      key = i.operands[0] if match[2] == '-done' else i.name
+      found.setdefault(('', key), []).append((i, i, name))
+    callee = (i.attribute('calls') or '') if i.op in _WHOLE else ''
+    for each in computations.get(callee, []):
+      if _KIND.match(each.op):
+        # Each part has a copy of the whole with its channel.
+        channel = re.search(r'channel_id=(\d+)', each.rest)
+        key = each.op, channel[1] if channel else each.name
+        found.setdefault(key, []).append((i, each, callee))
+  for parts in found.values():
+    holders = [holder for holder, _, _ in parts]
+    beside: Iterable[int] = range(places[holders[0].name][1], places[holders[-1].name][0].start)
+    if holders[0].op == 'fusion':
+      beside = [place for holder in holders[1:-1] for place in places[holder.name][0]]
+    _, instruction, inside = parts[0]
+    shapes = {each.name: each.shape for each in computations[inside]}
+    yield _collective(instruction, shapes, inside, count, tuple(beside))
+
+
+def _collective(i: Instruction, shapes, inside, count, beside) -> Collective:
+  kind, start = _KIND.match(i.op).groups()  # type: ignore
+  group = first_group(i.rest)
+  arrays, size = arrays_of(i.shape), bytes_of(i.shape)
+  if start and len(arrays) > 1:  # operands and results, of a permute also two counters
+    size -= sum(bytes_of(shapes.get(name, '')) for name in i.operands)
+  if kind == 'reduce-scatter':
+    size *= len(group)
+  if kind == 'all-reduce' and inside.startswith('all-reduce-scatter'):
+    kind = 'reduce-scatter'  # as XLA for TPU writes it, fused with the slice that a chip keeps
+  source = re.search(r'op_name="([^"]*)"', i.rest)
+  return Collective(kind, arrays[0][0], size, count, group, source[1] if source else '', beside)
+
+
+def _copies(instructions: list[Instruction], count, places: _Places) -> Iterator[Copy]:
+  """Asynchronous copies and slices between main memory and that on the chip."""
+  starts = {i.name: i for i in instructions if re.match(r'(copy|\w*slice)-start$', i.op)}
+  for done in instructions:
+    if not (done.op.endswith('-done') and done.operands[0] in starts):
+      continue
+    start = starts[done.operands[0]]
+    # Source and destination in either order, and counters.
+    (_, one, one_main), (_, other, other_main) = arrays_of(start.shape)[:2]
+    moved = min(one, other) * (one_main + other_main)
+    yield Copy(moved, count, tuple(range(places[start.name][1], places[done.name][0].start)))
+
+
+def _flops(instruction: Instruction, operands: list[str], computations: Computations) -> int:
   """Operations of an instruction's product, or of those of the computation that it fuses."""
   if instruction.op != 'fusion':
     return products.flops(instruction.op, instruction.shape, operands, instruction.rest)
-  body = computations.get(instruction.attribute('calls'), [])
+  body = computations.get(instruction.attribute('calls') or '', [])
   shapes = {i.name: i.shape for i in body}
   return sum(_flops(i, [shapes.get(n, '') for n in i.operands], computations) for i in body)
 
 
-def _slices(body: list[_Instruction]) -> tuple[dict[int, int], bool]:
+def _cycles(i: Instruction) -> int:
+  found = re.search(r'"estimated_cycles":"(\d{1,15})"', i.rest)  # more digits stand for unknown
+  return int(found[1]) if found else 0
+
+
+def _slices(body: list[Instruction]) -> tuple[dict[int, int], bool]:
   """Of a fused computation: parameter -> bytes, where only slices of it are read or written.
 
   And whether any is written, so that the result is the parameter itself.

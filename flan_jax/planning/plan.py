@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from flan_jax import partitioning, train_state
+from flan_jax import compiling, partitioning, train_state
 from flan_jax.models.config import train_step_flops
 from flan_jax.planning import estimate, executable, hlo, steps
 from flan_jax.planning.topologies import Topology, devices
@@ -130,14 +130,13 @@ def plan(
   planned = []
   for name in names:
     lowered = steps.lower(name, config, mesh)
+    options = compiling.compiler_options(mesh) if name == 'train' else {}
     start = time.perf_counter()
     try:
-      compiled = lowered.compile()
+      compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as e:
       seconds = time.perf_counter() - start
-      planned.append(
-        StepPlan(name, None, missing_bytes(e), 0.0, hlo.Program((), (), 0), None, seconds)
-      )
+      planned.append(StepPlan(name, None, missing_bytes(e), 0.0, hlo.Program(), None, seconds))
       continue
     seconds = time.perf_counter() - start
     planned.append(_read(name, compiled, config, topology, mesh, seconds))

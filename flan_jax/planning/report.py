@@ -11,7 +11,7 @@ from flan_jax.planning import estimate, search
 from flan_jax.planning.plan import ROOM, Plan, StepPlan, gathered_outside_scan
 from flan_jax.planning.topologies import GIB
 
-# Collectives shown one by one, those that take longest.
+# Collectives shown one by one, those waited for longest.
 _SHOWN = 12
 
 
@@ -100,8 +100,14 @@ def _step_json(found: Plan, step: StepPlan) -> dict[str, Any]:
     'mfu': found.mfu(step),
     'unknown_loops': step.program.unknown_loops,
     'collectives': [
-      {**dataclasses.asdict(e.collective), 'group': len(e.collective.group)}
-      | {'axes': e.axes, 'seconds': e.seconds}
+      {
+        **{name: getattr(e.collective, name) for name in ('kind', 'shape', 'bytes', 'count')},
+        'source': e.collective.source,
+        'group': len(e.collective.group),
+        'axes': e.axes,
+        'seconds': e.seconds,
+        'hidden': e.hidden,
+      }
       for e in step.estimate.exchanges
     ],
   }
@@ -134,8 +140,8 @@ def _print_step(out: Console, found: Plan, step: StepPlan) -> None:
 
 
 def _print_collectives(out: Console, timing: estimate.Estimate) -> None:
-  titles = ('collective', 'shape', 'axis', 'chips', 'MiB', 'times', 's', '', 'in')
-  columns = [Column(t, right=t in ('chips', 'MiB', 'times', 's')) for t in titles]
+  titles = ('collective', 'shape', 'axis', 'chips', 'MiB', 'times', 's', 'hidden', 'in')
+  columns = [Column(t, right=t in ('chips', 'MiB', 'times', 's', 'hidden')) for t in titles]
   rows = [
     (
       e.collective.kind,
@@ -145,7 +151,7 @@ def _print_collectives(out: Console, timing: estimate.Estimate) -> None:
       f'{e.collective.bytes / 2**20:.1f}',
       e.collective.count,
       f'{e.seconds:.4f}',
-      'beside products' if e.collective.overlapped else 'alone',
+      f'{100 * e.hidden / e.seconds:.0f}%' if e.seconds else '',
       e.collective.source[-48:],
     )
     for e in timing.exchanges[:_SHOWN]
@@ -159,8 +165,9 @@ def _print_collectives(out: Console, timing: estimate.Estimate) -> None:
 def _print_seconds(out: Console, found: Plan, step: StepPlan, timing: estimate.Estimate) -> None:
   out.print(
     f'A step takes {timing.step:.4f} s: operations {timing.operations:.4f} s (products alone '
-    f'{timing.products:.4f} s, memory alone {timing.memory:.4f} s), collectives beside them '
-    f'{timing.hidden:.4f} s and alone {timing.waiting:.4f} s; most goes to {timing.limit}.'
+    f'{timing.products:.4f} s, memory alone {timing.memory:.4f} s, by the cost model of XLA '
+    f'{timing.cycles:.4f} s) and collectives that it waits for {timing.waiting:.4f} s, with '
+    f'{timing.hidden:.4f} s more behind operations; most goes to {timing.limit}.'
   )
   if step.program.unknown_loops:
     out.print(f'{step.program.unknown_loops} loops of unknown length are counted once.')

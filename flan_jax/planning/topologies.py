@@ -26,6 +26,7 @@ class Chip:
 
   Attributes:
     flops_per_second: dense bfloat16 products.
+    cycles_per_second: the clock; the peak is two operations a cycle of each multiplier.
     hbm_bytes: memory.
     hbm_bytes_per_second: to and from it.
     link_bytes_per_second: of one link to a neighbour, in one direction; two links a dimension.
@@ -36,6 +37,7 @@ class Chip:
   """
 
   flops_per_second: float
+  cycles_per_second: float
   hbm_bytes: int
   hbm_bytes_per_second: float
   link_bytes_per_second: float
@@ -47,10 +49,10 @@ class Chip:
 
 CHIPS = {
   # The page of v4 gives no network; it is taken to be v5p's.
-  'v4': Chip(275e12, 32 * GIB, 1.2e12, 50e9, 6.25e9, 2, 3, 4096),
-  'v5e': Chip(197e12, 16 * GIB, 0.819e12, 50e9, 3.125e9, 1, 2, 256),
-  'v5p': Chip(459e12, 95 * GIB, 2.765e12, 100e9, 6.25e9, 2, 3, 6144),
-  'v6e': Chip(918e12, 32 * GIB, 1.6e12, 100e9, 12.5e9, 1, 2, 256),
+  'v4': Chip(275e12, 1.05e9, 32 * GIB, 1.2e12, 50e9, 6.25e9, 2, 3, 4096),
+  'v5e': Chip(197e12, 1.5e9, 16 * GIB, 0.819e12, 50e9, 3.125e9, 1, 2, 256),
+  'v5p': Chip(459e12, 1.75e9, 95 * GIB, 2.765e12, 100e9, 6.25e9, 2, 3, 6144),
+  'v6e': Chip(918e12, 1.75e9, 32 * GIB, 1.6e12, 100e9, 12.5e9, 1, 2, 256),
 }
 
 _SQUARES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))

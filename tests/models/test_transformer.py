@@ -143,6 +143,16 @@ def test_every_remat_policy_gives_the_gradients_of_none(remat, model, batch, ref
   _assert_same(loss_and_gradients(_with(model, remat=remat), batch), reference)
 
 
+def test_minimal_remat_keeps_the_products_with_weights_and_full_computes_them_again(model, batch):
+  def products(remat):
+    program = jax.make_jaxpr(jax.grad(_loss))(_with(model, remat=remat), batch)
+    return str(program).count('dot_general[')
+
+  none, minimal, full = map(products, ('none', 'minimal', 'full'))
+  # Scores and weighted sums of the three attentions have no weights.
+  assert minimal - none <= 6 < full - none
+
+
 def test_grouped_heads_equal_repeated_heads(build, tiny_config, random_batch):
   grouped = build(tiny_config(num_kv_heads=2))
   repeated = _with(grouped, num_kv_heads=4)

@@ -1,6 +1,7 @@
 """What is read of a compiled program equals what can be counted by hand."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from flan_jax import partitioning
 from flan_jax.planning import hlo, products
+from flan_jax.planning.instructions import bytes_of
 from flan_jax.planning.replica_groups import first_group
 
 LAYERS, ROWS, WIDTH = 5, 16, 64
@@ -86,68 +88,50 @@ def test_groups_of_an_unknown_form_are_refused():
 
 def test_bytes_of_a_tuple_and_of_what_stays_on_the_chip():
   shape = '(bf16[2,3]{1,0:T(8,128)(2,1)}, f32[4]{0:T(128)S(1)}, pred[])'
-  assert hlo.bytes_of(shape) == 12 + 16 + 1
-  assert hlo.bytes_of(shape, main_memory=True) == 12 + 1
+  assert bytes_of(shape) == 12 + 16 + 1
+  assert bytes_of(shape, main_memory=True) == 12 + 1
 
 
-# As libtpu writes it: a collective that products hide has a start, a part and an end, and a
-# reduce-scatter is a fused sum and slice.
-TPU = """HloModule m
-
-%fused.1 (p: bf16[8]) -> bf16[32] {
-  %p = bf16[8]{0} parameter(0)
-  ROOT %ag.1 = bf16[32]{0} all-gather(%p), channel_id=7, replica_groups=[1,4]<=[4], dimensions={0}
-}
-
-%fused.2 (p: bf16[8]) -> bf16[32] {
-  %p = bf16[8]{0} parameter(0)
-  ROOT %ag.2 = bf16[32]{0} all-gather(%p), channel_id=7, replica_groups=[1,4]<=[4], dimensions={0}
-}
-
-%all-reduce-scatter.1 (input: bf16[32]) -> bf16[8] {
-  %input = bf16[32]{0} parameter(0)
-  %all-reduce.1 = bf16[32]{0} all-reduce(%input), channel_id=9, replica_groups={{0,1,2,3}}
-  %zero = u32[] constant(0)
-  ROOT %slice = bf16[8]{0} dynamic-slice(%all-reduce.1, %zero), dynamic_slice_sizes={8}
-}
-
-%body (t: (s32[], bf16[8])) -> (s32[], bf16[8]) {
-  %t = (s32[], bf16[8]{0}) parameter(0)
-  %x = bf16[8]{0} get-tuple-element(%t), index=1
-  %f1 = bf16[32]{0} fusion(%x), kind=kCustom, calls=%fused.1
-  %f2 = bf16[32]{0} fusion(%x), kind=kCustom, calls=%fused.2
-  %rs = bf16[8]{0} fusion(%f2), kind=kCustom, calls=%all-reduce-scatter.1
-  ROOT %out = (s32[], bf16[8]{0}) tuple(%x, %rs)
-}
-
-%condition (t: (s32[], bf16[8])) -> pred[] {
-  %t = (s32[], bf16[8]{0}) parameter(0)
-  %limit = s32[] constant(24)
-  %i = s32[] get-tuple-element(%t), index=0
-  ROOT %less = pred[] compare(%i, %limit), direction=LT
-}
-
-ENTRY %main (t: (s32[], bf16[8])) -> (s32[], bf16[8]) {
-  %t = (s32[], bf16[8]{0}) parameter(0)
-  ROOT %loop = (s32[], bf16[8]{0}) while(%t), condition=%condition, body=%body
-}
-"""
+# As libtpu writes it: a gather with a start, a product that carries a part of it along and an end,
+# each a fusion with a copy of the whole; a permute with an operation between its start and end; a
+# reduce-scatter as a fused sum and slice, which nothing hides; a copy to memory on the chip. The
+# permute has the gather's channel, as happens.
+TPU = (Path(__file__).parent / 'overlapped.hlo').read_text()
+CARRYING = 2 * 16 * 32 * 64, 2 * (16 * 64 + 16 * 32 + 32 * 64)
+TANH = 0, 2 * 2 * 16 * 32
 
 
-def test_a_hidden_collective_is_one_and_a_fused_sum_and_slice_a_reduce_scatter():
-  gather, scatter = hlo.read(TPU).collectives
-  assert (gather.kind, gather.count, gather.bytes, gather.overlapped) == (
-    'all-gather',
-    24,
-    64,
-    True,
-  )
-  assert (scatter.kind, scatter.count, scatter.bytes, scatter.overlapped) == (
-    'reduce-scatter',
-    24,
-    64,
-    False,
-  )
+def beside(program, transfer):
+  work = [program.work[place] for place in transfer.beside]
+  return [(w.flops, w.bytes) for w in work]
+
+
+def test_a_collective_in_parts_is_beside_the_products_that_carry_it():
+  program = hlo.read(TPU)
+  gather = program.collectives[0]
+  assert (gather.kind, gather.count, gather.bytes) == ('all-gather', 24, 2 * 32 * 64)
+  assert beside(program, gather) == [CARRYING]
+
+
+def test_a_collective_with_a_start_is_beside_all_until_its_end():
+  program = hlo.read(TPU)
+  permute = program.collectives[1]
+  assert (permute.kind, permute.count, permute.group) == ('collective-permute', 24, (0, 1))
+  assert beside(program, permute) == [TANH]
+  (copy,) = program.copies
+  assert (copy.count, copy.bytes) == (24, 2 * 32 * 64)
+  assert beside(program, copy) == [TANH]
+
+
+def test_a_fused_sum_and_slice_is_a_reduce_scatter_that_nothing_hides():
+  scatter = hlo.read(TPU).collectives[2]
+  assert (scatter.kind, scatter.bytes) == ('reduce-scatter', 2 * 32 * 64)
+  assert (scatter.count, scatter.beside) == (24, ())
+
+
+def test_what_only_begins_or_ends_a_collective_is_no_work():
+  work = hlo.read(TPU).work
+  assert [(w.flops, w.bytes) for w in work if w.flops or w.bytes] == [CARRYING, TANH]
 
 
 def direct_meetings(lhs, out, size, stride, pad, dilate):

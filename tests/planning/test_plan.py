@@ -38,8 +38,8 @@ def test_no_parameter_of_all_layers_is_gathered_outside_the_scan():
 
 
 def test_a_gather_of_all_layers_is_found():
-  kernel = hlo.Collective('all-gather', (LAYERS, 16, 32), 6144, 1, (0, 1), False, 'reshard')
-  program = hlo.Program((kernel, dataclasses.replace(kernel, shape=(16, 32))), (), 0)
+  kernel = hlo.Collective('all-gather', (LAYERS, 16, 32), 6144, 1, (0, 1), 'reshard')
+  program = hlo.Program((kernel, dataclasses.replace(kernel, shape=(16, 32))))
   assert planner.gathered_outside_scan(program, run()) == [kernel]
 
 
@@ -82,7 +82,7 @@ def test_a_parameter_that_no_chip_shares_is_named():
 
 def plan_of(memory, *, missing=0, config=None, step='train'):
   topology = topologies.parse('v5e-8')
-  program = hlo.Program((), (), 0)
+  program = hlo.Program()
   made = planner.StepPlan(step, memory, missing, 1e12, program, None, 1.0)
   return planner.Plan(config or run(), topology, {'data': 2, 'fsdp': 4}, (made,), ())
 

@@ -55,7 +55,7 @@ def mesh_over(topology, **sizes):
 
 
 def collective(kind, group, size=2**30):
-  return hlo.Collective(kind, (size,), size, 1, tuple(group), False, '')
+  return hlo.Collective(kind, (size,), size, 1, tuple(group))
 
 
 def test_an_all_gather_uses_both_directions_of_every_ring_it_spans():
@@ -105,10 +105,33 @@ def test_operations_take_the_longer_of_products_and_memory_and_wait_for_what_is_
     hlo.Work(0, second_of_memory, 2),
   )
   waiting = collective('all-gather', range(4))
-  hidden = dataclasses.replace(waiting, overlapped=True, bytes=1)
-  found = estimate.estimate(hlo.Program((waiting, hidden), work, 0), topology, mesh)
+  hidden = dataclasses.replace(waiting, bytes=2**20, beside=(1,))
+  found = estimate.estimate(hlo.Program((waiting, hidden), work), topology, mesh)
   assert found.operations == pytest.approx(5)
   assert found.products == pytest.approx(3)
   assert found.step == pytest.approx(5 + found.waiting)
   assert found.limit == 'products'
-  assert math.isclose(found.exchanges[0].seconds, found.waiting)
+  longest, other = found.exchanges
+  assert math.isclose(longest.seconds, found.waiting)
+  assert math.isclose(other.seconds, found.hidden)
+
+
+def test_an_operation_hides_no_more_seconds_of_collectives_than_it_takes():
+  topology = topologies.parse('v5p-8')
+  mesh = mesh_over(topology, fsdp=4)
+  work = (hlo.Work(0, round(0.005 * topology.chip.hbm_bytes_per_second * estimate.MEMORY), 1),)
+  beside = dataclasses.replace(collective('all-gather', range(4)), beside=(0,))
+  found = estimate.estimate(hlo.Program((beside, beside), work), topology, mesh)
+  assert found.hidden == pytest.approx(0.005)
+  assert found.hidden + found.waiting == pytest.approx(2 * found.exchanges[0].seconds)
+
+
+def test_a_copy_is_hidden_by_what_operations_leave_of_the_memory():
+  topology = topologies.parse('v5p-8')
+  mesh = mesh_over(topology, fsdp=4)
+  second_of_products = round(topology.chip.flops_per_second * estimate.PRODUCTS)
+  second_of_memory = round(topology.chip.hbm_bytes_per_second * estimate.MEMORY)
+  work = (hlo.Work(second_of_products, second_of_memory // 4, 1),)
+  for beside, seconds in (((0,), 1.25), ((), 2.0)):
+    program = hlo.Program(work=work, copies=(hlo.Copy(second_of_memory, 1, beside),))
+    assert estimate.estimate(program, topology, mesh).operations == pytest.approx(seconds)
