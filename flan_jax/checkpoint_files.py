@@ -19,15 +19,19 @@ class DamagedCheckpointError(ValueError):
   """A checkpoint whose files are not what was written; the message names the file."""
 
 
-def verify(folder: Path) -> None:
-  """Raises DamagedCheckpointError unless every file of a checkpoint is as it was written."""
+def verify(folder: Path) -> bool:
+  """Raises DamagedCheckpointError unless every file of a checkpoint is as it was written.
+
+  Returns:
+    False where nobody can say, because its run was killed after the files were written and before
+    their checksums were.
+  """
   if not (folder / 'commit_success.txt').exists():
     raise DamagedCheckpointError(f'Checkpoint {folder} was never finished.')
   try:
     expected = json.loads((folder / CHECKSUMS).read_text())
   except FileNotFoundError:
-    # Killed between Orbax's commit and our checksums: complete, and Orbax checks its own structure.
-    return
+    return False
   except ValueError as e:
     raise DamagedCheckpointError(f'{folder / CHECKSUMS} is damaged: {e}.') from e
   for name, digest in expected.items():
@@ -38,6 +42,7 @@ def verify(folder: Path) -> None:
       raise DamagedCheckpointError(
         f'Checkpoint {folder} is damaged: {name} is not what was written.'
       )
+  return True
 
 
 def locate(checkpoint: str | os.PathLike) -> tuple[Path, int]:

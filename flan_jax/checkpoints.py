@@ -203,23 +203,38 @@ class Checkpoints:
     """The newest step whose files are what was written; damaged ones are named and set aside.
 
     A damaged folder `S` is renamed to `damaged-S`, never deleted, so that its step can be saved
-    again. Raises DamagedCheckpointError if there are checkpoints and none is intact.
+    again. So is one without checksums, `unchecked-S`, but where no other is left. Raises
+    DamagedCheckpointError if there are checkpoints and none is intact.
     """
-    steps = self.steps()
+    steps, unchecked = self.steps(), []
     for step in reversed(steps):
       try:
-        verify(self.directory / str(step))
-        return step
+        checked = verify(self.directory / str(step))
       except DamagedCheckpointError as error:
-        aside = free_name(self.directory / f'damaged-{step}')
-        (self.directory / str(step)).rename(aside)
-        report(f'{error} It was set aside as {aside.name}; using the one before.')
+        self._set_aside(step, 'damaged', str(error), report)
+        continue
+      if not checked:
+        unchecked.append(step)
+        continue
+      for newer in unchecked:
+        why = 'has no checksums: its run was killed before they were written.'
+        self._set_aside(
+          newer, 'unchecked', f'Checkpoint {self.directory / str(newer)} {why}', report
+        )
+      return step
+    if unchecked:
+      return unchecked[0]
     if steps:
       raise DamagedCheckpointError(
         f'Every checkpoint in {self.directory} is damaged (steps {steps}); restore the folder from '
         f'a copy, or choose a new --workdir to start again.'
       )
     return None
+
+  def _set_aside(self, step: int, kind: str, why: str, report) -> None:
+    aside = free_name(self.directory / f'{kind}-{step}')
+    (self.directory / str(step)).rename(aside)
+    report(f'{why} It was set aside as {aside.name}; using the one before.')
 
   def meta(self, step: int) -> dict:
     """The JSON saved with a step."""
@@ -259,12 +274,12 @@ class Checkpoints:
     wanted = {PARAMETERS: parameters}
     if opt_state is not None:
       wanted[OPTIMIZER] = named_arrays(opt_state)
-    return self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        **{item: _restore_args(arrays, partial) for item, arrays in wanted.items()}
-      ),
-    )
+    args = {item: _restore_args(arrays, partial) for item, arrays in wanted.items()}
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(**args))
+    except Exception as e:  # TensorStore's and Orbax's are of many kinds, and pages long
+      why = str(e).splitlines()[0][:300] if str(e) else type(e).__name__
+      raise DamagedCheckpointError(f'Cannot read {self.directory / str(step)}: {why}') from e
 
   def parameter_names(self, step: int) -> set[str]:
     """Paths of the parameters that a step's own files hold."""

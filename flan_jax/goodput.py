@@ -77,6 +77,10 @@ class Stopwatch:
       whole_file.write(self._path, json.dumps(rows, indent=1) + '\n')
     return productive_share(starts)
 
+  def doing(self) -> tuple[str, float]:
+    """What time is spent on now, and for how many seconds already; any thread may ask."""
+    return self._cause, self._clock() - self._last
+
   def _turn(self, cause):
     now, before = self._clock(), self._cause
     self._seconds[before] = self._seconds.get(before, 0.0) + now - self._last

@@ -25,11 +25,19 @@ class GuardConfig:
       mean; 0 skips only non-finite loss or gradients.
     warmup_steps: Accepted steps before spikes are looked for.
     max_consecutive_skips: Stop the run after so many skipped updates in a row.
+    hang_seconds: A step, the wait for its data, or a save that takes longer ends the process.
   """
 
   spike_sigmas: float = 0.0
   warmup_steps: int = 100
   max_consecutive_skips: int = 10
+  hang_seconds: float = 1800.0
+
+  def __post_init__(self):
+    if self.hang_seconds <= 0:
+      raise ValueError(
+        f'GuardConfig.hang_seconds={self.hang_seconds} must be above 0; 1800 is half an hour.'
+      )
 
 
 @jax.tree_util.register_dataclass

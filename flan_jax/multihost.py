@@ -133,7 +133,7 @@ def initialize(
     shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
   )
   if cluster.process_id == 0:
-    _client().key_value_set(_HOSTS, json.dumps(hosts))
+    service().key_value_set(_HOSTS, json.dumps(hosts))
   if notices is not None and leaving:
     _share_notices(notices)
 
@@ -146,7 +146,7 @@ def show_devices(expected_devices: int | None = None) -> None:
   """
   devices = jax.devices()
   held = Counter(device.process_index for device in devices)
-  hosts = _hosts()
+  hosts = host_names()
   each = some(f'{i} on {hosts[i]} has {held[i]}' for i in sorted(held))
   if expected_devices not in (None, len(devices)):
     raise ValueError(
@@ -166,14 +166,14 @@ def barrier(name: str, timeout: float = 600) -> None:
   """
   if jax.process_count() == 1:
     return
-  client, key, deadline = _client(), f'flan_jax/meeting/{next(_meetings)}', _after(timeout)
+  client, key, deadline = service(), f'flan_jax/meeting/{next(_meetings)}', _after(timeout)
   client.key_value_set(f'{key}/{jax.process_index()}', '')
   while not _open(client, key):
     if why := _get(_PREEMPTED):
       raise preemption.Preempted(f'Stopped by {why} before the first step.')
     if time.monotonic() > deadline:
       missing = sorted(set(range(jax.process_count())) - _came(client, key))
-      hosts = _hosts()
+      hosts = host_names()
       raise TimeoutError(
         f'Waited {timeout:.0f} s before {name} for process '
         f'{some(f"{i} on {hosts[i]}" for i in missing)}; see its log.'
@@ -190,7 +190,7 @@ def from_first(make: Callable[[], Any], timeout: float = 3600) -> Any:
   """
   if jax.process_count() == 1:
     return make()
-  client, key, deadline = _client(), f'flan_jax/meeting/{next(_meetings)}', _after(timeout)
+  client, key, deadline = service(), f'flan_jax/meeting/{next(_meetings)}', _after(timeout)
   if jax.process_index() == 0:
     try:
       value = make()
@@ -201,11 +201,11 @@ def from_first(make: Callable[[], Any], timeout: float = 3600) -> Any:
     return value
   while (answer := _get(key)) is None:
     if time.monotonic() > deadline:
-      raise TimeoutError(f'Process 0 on {_hosts()[0]} said nothing within {timeout:.0f} s.')
+      raise TimeoutError(f'Process 0 on {host_names()[0]} said nothing within {timeout:.0f} s.')
     time.sleep(_POLL_SECONDS)
   answer = json.loads(answer)
   if 'error' in answer:
-    raise ValueError(f'Process 0 on {_hosts()[0]}: {answer["error"]}')
+    raise ValueError(f'Process 0 on {host_names()[0]}: {answer["error"]}')
   return answer['value']
 
 
@@ -282,7 +282,7 @@ def _share_notices(notices: preemption.Notices) -> None:
   """Until the first step, a notice to one process ends all."""
 
   def farewell(reason):
-    _client().key_value_set(_PREEMPTED, reason, allow_overwrite=True)
+    service().key_value_set(_PREEMPTED, reason, allow_overwrite=True)
     if jax.process_index() == 0:  # has the service, without which the others would die of an error
       time.sleep(20 * _POLL_SECONDS)
 
@@ -316,16 +316,18 @@ def _after(seconds: float) -> float:
   return time.monotonic() + seconds
 
 
-def _hosts() -> list[str]:
+def host_names() -> list[str]:
+  """The host of each process."""
   text = _get(_HOSTS) if jax.process_count() > 1 else None
   return json.loads(text) if text else [socket.gethostname()] * jax.process_count()
 
 
 def _get(key: str) -> str | None:
   with contextlib.suppress(jax.errors.JaxRuntimeError):
-    return _client().key_value_try_get(key)
+    return service().key_value_try_get(key)
   return None
 
 
-def _client() -> Any:
+def service() -> Any:
+  """Talks to JAX's coordination service."""
   return distributed.global_state.client

@@ -13,7 +13,7 @@ from typing import Any
 
 import markupsafe
 
-from flan_jax import report_data, report_page, report_plots
+from flan_jax import goodput, report_data, report_page, report_plots
 from flan_jax.evaluation.results import EvaluationResult, Sample, TaskResult
 from flan_jax.report_comparison import write_comparison
 from flan_jax.report_page import Chart, shown
@@ -115,7 +115,23 @@ def _training_charts(data: report_data.RunData) -> list[Chart]:
     ),
     _chart('Packed share', _series(lines, packed), unit='positions filled', scale='percent'),
   ]
+  charts.append(_goodput_chart(data.starts))
   return [chart for chart in charts if chart]
+
+
+def _goodput_chart(starts: Sequence[goodput.Start]) -> Chart | None:
+  """Where the time went, over all starts, the largest share first."""
+  if not starts:
+    return None
+  seconds = goodput.by_cause(starts)
+  total = max(sum(seconds.values()), 1e-9)
+  shares = {cause: spent / total for cause, spent in seconds.items() if spent / total >= 5e-4}
+  title = goodput.sentence(starts).partition(':')[0]
+  bars = [report_plots.Bars('share', list(shares.values()), 1)]
+  svg = report_plots.bar_chart(
+    list(shares), bars, title=title, unit='of the time since the first start', percent=True
+  )
+  return Chart(title, (), markupsafe.Markup(svg))
 
 
 def _series(lines, names: Mapping[str, str]) -> list[report_plots.Series]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flan_jax import goodput
 from flan_jax.data import vocabularies
 from flan_jax.evaluation.results import EvaluationResult
 
@@ -49,6 +50,7 @@ class RunData:
     evaluation_lines: Those of kind 'evaluation'.
     evaluations: Results in evaluations/, by step.
     mixture: Rows of mixture.json, the largest rate first.
+    starts: Where the time of each start went, of goodput.json.
     missing: A sentence for each thing that is not there.
     warnings: A sentence for each thing the reader should know of the run itself.
   """
@@ -61,6 +63,7 @@ class RunData:
   evaluation_lines: tuple[Mapping[str, float], ...]
   evaluations: tuple[EvaluationResult, ...]
   mixture: tuple[MixtureRow, ...]
+  starts: tuple[goodput.Start, ...]
   missing: tuple[str, ...]
   warnings: tuple[str, ...]
 
@@ -96,6 +99,9 @@ def read_run(workdir: str | os.PathLike) -> RunData:
   config = _config_rows(_read_object(workdir / 'config.json', missing))
   mixture = _read_object(workdir / 'mixture.json', missing)
   gin = workdir / 'config.gin'
+  starts = tuple(goodput.read(workdir))
+  if not starts:
+    missing.append('goodput.json is missing or cannot be read: nothing on where the time went.')
   return RunData(
     workdir=workdir,
     run=run,
@@ -105,6 +111,7 @@ def read_run(workdir: str | os.PathLike) -> RunData:
     evaluation_lines=tuple(line for line in lines if line.get('kind') == 'evaluation'),
     evaluations=evaluations,
     mixture=_mixture_rows(mixture, missing),
+    starts=starts,
     missing=tuple(missing),
     warnings=tuple(_warnings(workdir, train, evaluations, mixture)),
   )

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import flan_jax
-from flan_jax import goodput, guard, metrics
+from flan_jax import goodput, guard, metrics, watchdog
 from flan_jax.naming import listing
 
 
@@ -32,7 +32,7 @@ class RunLog:
     shared: Whether both fill the same ones, as without an encoder.
     collections: Names for the per-collection losses.
     learning_rate: Update count -> learning rate.
-    guard_config: When skipped updates stop the run.
+    guard_config: When skipped updates, or a step that hangs, stop the run.
     watch: Counts where the time goes.
   """
 
@@ -59,11 +59,13 @@ class RunLog:
     self.throughput = metrics.Throughput(flops_per_step)
     self._progress = metrics.Progress('training', steps, start)
     self._watch = watch
+    self._watchdog = watchdog.Watchdog(watch, guard_config.hang_seconds, lambda: self.step)
     self._pending = None
     self._sums, self._count = {}, 0
 
   def __enter__(self):
     self._progress.__enter__()
+    self._watchdog.__enter__()
     return self
 
   def __exit__(self, *exc_info):
@@ -73,6 +75,7 @@ class RunLog:
       self._watch.record(self.step)
     self._progress.__exit__(*exc_info)
     self._writer.__exit__(*exc_info)
+    self._watchdog.__exit__(*exc_info)
 
   def train(self, step_metrics: Mapping[str, jax.Array]) -> None:
     """Counts one step; reads the numbers of the step before."""

@@ -257,6 +257,7 @@ def train(
       state, base = restore_or_initialize(config, saved, loader)
     start = int(state.step)
     run_log.write_facts(workdir, config, mesh, loader, state)
+      loader.verify()
 
     # ---- compile
     place = functools.partial(

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 # At a higher one, 50 steps make 1e-5 of a difference of 1e-7 between two orders of summation.
 LEARNING_RATE = 1e-3
@@ -104,3 +106,48 @@ def finish(processes, status=0, timeout=240):
   for process, text in zip(processes, said, strict=True):
     assert process.returncode == status, text[-3000:]
   return said
+
+
+class Namespaces:
+  """Two hosts: network namespaces with one cable between them, and names of their own."""
+
+  address = '10.123.45.1:12355'
+
+  @staticmethod
+  def refused():
+    """Why this machine has none, or None."""
+    unshared = shutil.which('ip') and subprocess.run(['unshare', '-n', 'true'], check=False)
+    if os.geteuid() or not unshared or unshared.returncode:
+      return 'This machine does not permit network namespaces.'
+    return None
+
+  def __init__(self, name):
+    self.names = [f'{name}{i}' for i in range(2)]
+
+  def __call__(self, i):
+    rename = f'hostname {self.names[i]}; exec "$@"'
+    return ('ip', 'netns', 'exec', self.names[i], 'unshare', '--uts', 'sh', '-c', rename, 'sh')
+
+  def __enter__(self):
+    for i, name in enumerate(self.names):  # ip shows it as /etc/hosts
+      hosts = Path('/etc/netns', name, 'hosts')
+      hosts.parent.mkdir(parents=True)
+      hosts.write_text(f'127.0.0.1 localhost\n10.123.45.{i + 1} {name}\n')
+    for command in (
+      *(f'netns add {name}' for name in self.names),
+      f'link add {self.names[0]} type veth peer name {self.names[1]}',
+      *(f'link set {name} netns {name}' for name in self.names),
+      *(f'-n {n} addr add 10.123.45.{i + 1}/24 dev {n}' for i, n in enumerate(self.names)),
+      *(f'-n {name} link set {device} up' for name in self.names for device in (name, 'lo')),
+    ):
+      subprocess.run(['ip', *command.split()], check=True, capture_output=True)
+    return self
+
+  def __exit__(self, *_):
+    for name in self.names:
+      subprocess.run(['ip', 'netns', 'del', name], check=False)
+      shutil.rmtree(Path('/etc/netns', name))
+
+  def cut(self):
+    """Takes the cable out."""
+    subprocess.run(['ip', '-n', self.names[0], 'link', 'set', self.names[0], 'down'], check=True)

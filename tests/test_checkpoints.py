@@ -115,6 +115,31 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, dama
     assert saved.latest_intact() == 2
 
 
+def test_a_checkpoint_without_checksums_is_used_only_where_no_other_is_left(tmp_path):
+  """A kill between the files and their checksums leaves one that nobody can vouch for."""
+  save(tmp_path, [1, 2, 3])
+  for step in (2, 3):
+    (tmp_path / str(step) / checkpoint_files.CHECKSUMS).unlink()
+  said = []
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    assert saved.latest_intact(said.append) == 1
+  assert len(said) == 2 and 'has no checksums' in said[0] and 'unchecked-3' in said[0]
+  (tmp_path / '1' / checkpoint_files.CHECKSUMS).unlink()
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    assert saved.latest_intact() == 1
+
+
+def test_a_damaged_checkpoint_without_checksums_is_refused_in_one_sentence(tmp_path):
+  save(tmp_path, [1])
+  (tmp_path / '1' / checkpoint_files.CHECKSUMS).unlink()
+  for path in (tmp_path / '1' / 'parameters').rglob('d/*'):
+    os.truncate(path, path.stat().st_size // 2)
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    with pytest.raises(checkpoint_files.DamagedCheckpointError, match='Cannot read .*/1: ') as e:
+      saved.restore(1, abstract(make_state(1)[0]))
+  assert len(str(e.value).splitlines()) == 1
+
+
 def test_a_folder_of_damaged_checkpoints_only_is_refused(tmp_path):
   save(tmp_path, [1])
   flip_a_byte(data_file(tmp_path / '1'))

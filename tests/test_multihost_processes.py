@@ -2,11 +2,8 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import processes
@@ -133,45 +130,11 @@ def test_save_now_saves_in_all_and_training_goes_on(cache_dir, tmp_path):
     assert saved.latest_intact() == saved.steps()[1]
 
 
-class Namespaces:
-  """Two hosts: network namespaces with one cable between them, and names of their own."""
-
-  address = '10.123.45.1:12355'
-
-  def __init__(self, name):
-    self.names = [f'{name}{i}' for i in range(2)]
-
-  def __call__(self, i):
-    rename = f'hostname {self.names[i]}; exec "$@"'
-    return ('ip', 'netns', 'exec', self.names[i], 'unshare', '--uts', 'sh', '-c', rename, 'sh')
-
-  def __enter__(self):
-    for i, name in enumerate(self.names):  # ip shows it as /etc/hosts
-      hosts = Path('/etc/netns', name, 'hosts')
-      hosts.parent.mkdir(parents=True)
-      hosts.write_text(f'127.0.0.1 localhost\n10.123.45.{i + 1} {name}\n')
-    for command in (
-      *(f'netns add {name}' for name in self.names),
-      f'link add {self.names[0]} type veth peer name {self.names[1]}',
-      *(f'link set {name} netns {name}' for name in self.names),
-      *(f'-n {n} addr add 10.123.45.{i + 1}/24 dev {n}' for i, n in enumerate(self.names)),
-      *(f'-n {name} link set {device} up' for name in self.names for device in (name, 'lo')),
-    ):
-      subprocess.run(['ip', *command.split()], check=True, capture_output=True)
-    return self
-
-  def __exit__(self, *_):
-    for name in self.names:
-      subprocess.run(['ip', 'netns', 'del', name], check=False)
-      shutil.rmtree(Path('/etc/netns', name))
-
-
 @pytest.fixture
 def namespaces():
-  unshared = shutil.which('ip') and subprocess.run(['unshare', '-n', 'true'], check=False)
-  if os.geteuid() or not unshared or unshared.returncode:
-    pytest.skip('This machine does not permit network namespaces.')
-  with Namespaces(f'fj{os.getpid() % 10**6}x') as two:
+  if why := processes.Namespaces.refused():
+    pytest.skip(why)
+  with processes.Namespaces(f'fj{os.getpid() % 10**6}x') as two:
     yield two
 
 

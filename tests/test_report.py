@@ -23,6 +23,9 @@ CLUSTERS = {
   'lists': ('reverse_list', 'largest_of_list'),
   'knowledge': ('capital_of',),
 }
+# Seconds of two starts by cause; a third of the first one's steps were done again.
+FIRST = {'start': 15.0, 'step': 45.0}
+SECOND = {'compile': 10.0, 'step': 80.0, 'save': 10.0}
 EVIL = (
   '<script>alert(1)</script>',
   '"><img src=x onerror=alert(2)>',
@@ -146,6 +149,11 @@ def make_workdir(path, *, steps=600, evaluations=((0, 4.0), (200, 40.0), (600, 7
     'train.TrainConfig.steps': {'value': '600', 'source': 'runs/demo.gin:7'},
   }
   (path / 'config.json').write_text(json.dumps(config))
+  starts = [
+    {'began': 0.0, 'ended': 60.0, 'first_step': 0, 'last_step': 300, 'seconds': FIRST},
+    {'began': 90.0, 'ended': 190.0, 'first_step': 200, 'last_step': 600, 'seconds': SECOND},
+  ]
+  (path / 'goodput.json').write_text(json.dumps(starts))
   (path / 'config.gin').write_text('TRAIN_STEPS = 600  # "quoted" <tag>\n')
   for step, level in evaluations:
     make_evaluation(step, level).write(path / 'evaluations' / f'{step}.json')
@@ -302,6 +310,14 @@ def test_long_text_is_cut_and_says_so():
   assert report_page.shown('x' * 2000, 10) == 'x' * 10 + ' … (1,990 more characters)'
 
 
+def test_where_the_time_went_is_drawn_by_cause(tmp_path):
+  page = read(report.write_report(make_workdir(tmp_path / 'run')))
+  # 30 + 80 of 190 s were steps that were kept.
+  assert 'Goodput 57.9% of 190 s in 2 starts' in Page(page).words
+  for cause, share in {'down': '16%', 'redone': '7.9%', 'save': '5.3%', 'start': '7.9%'}.items():
+    assert f'>{cause}<' in page and f'>{share}<' in page
+
+
 def test_a_run_killed_early_gives_a_report_that_says_what_is_missing(tmp_path):
   workdir = tmp_path / 'run'
   workdir.mkdir()
@@ -316,6 +332,7 @@ def test_a_run_killed_early_gives_a_report_that_says_what_is_missing(tmp_path):
     'run.json is missing.',
     'config.json is missing.',
     'mixture.json is missing.',
+    'goodput.json is missing or cannot be read',
   ):
     assert part in words, part
 
@@ -323,7 +340,7 @@ def test_a_run_killed_early_gives_a_report_that_says_what_is_missing(tmp_path):
 @pytest.mark.parametrize('content', [None, b'', b'\xff\xfe\x00', b'{"a": ', b'[1, 2]', b'null'])
 def test_any_file_may_be_missing_or_damaged(tmp_path, content):
   workdir = make_workdir(tmp_path / 'run')
-  names = ('run.json', 'config.json', 'mixture.json', 'metrics.jsonl')
+  names = ('run.json', 'config.json', 'mixture.json', 'metrics.jsonl', 'goodput.json')
   for name in names:
     (workdir / name).unlink()
     if content is not None:

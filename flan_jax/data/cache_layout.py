@@ -242,7 +242,24 @@ def read_manifest(cache_dir: str | os.PathLike[str], task: str, split: str) -> d
     )
   manifest = read_json(path)
   _check_format(path, manifest)
+  # Caches of earlier versions have none.
+  if manifest.get('checksum', expected := _checksum(manifest)) != expected:
+    raise CacheError(
+      f"Task '{task}' split '{split}' is damaged: '{path}' differs from its checksum; delete "
+      f"'{directory}' and run `flan-jax prepare` again."
+    )
   return manifest
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+  """A manifest with its own checksum."""
+  return {**manifest, 'checksum': _checksum(manifest)}
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+  content = {name: value for name, value in manifest.items() if name != 'checksum'}
+  text = json.dumps(content, sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def file_digest(path: pathlib.Path) -> str:

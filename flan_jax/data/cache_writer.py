@@ -154,7 +154,9 @@ class TaskCacheWriter:
     try:
       self._complete_files()
       manifest = self._manifest(info)
-      cache_layout.write_json(self._partial / cache_layout.MANIFEST_FILE, manifest)
+      cache_layout.write_json(
+        self._partial / cache_layout.MANIFEST_FILE, cache_layout.sealed(manifest)
+      )
       (self._partial / 'lock').unlink()
       _sync_directory(self._partial)
       _put_in_place(self._partial, self._directory)

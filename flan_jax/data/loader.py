@@ -108,6 +108,14 @@ class Loader:
     """Steps that share a window."""
     return self._size.rows // self.batch_rows
 
+  def verify(self) -> None:
+    """Reads all tokens, as fast as they come, and compares them with their checksums.
+
+    Raises:
+      CacheError: a file differs from what was written.
+    """
+    self._sources.verify()
+
   def batch(self, step: int, rows: slice | None = None) -> features.Batch:
     """The batch of a step, or some rows of it; the same whoever asks, in whatever order.
 

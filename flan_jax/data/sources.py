@@ -5,6 +5,7 @@ Each example is one read of its task's file; it neither chooses examples nor lay
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 
 import numpy as np
@@ -30,11 +31,23 @@ class TaskSources:
       cache.TaskCache.open(cache_dir, task, mixture.split, info=info, manifest=manifest)
       for task, manifest in zip(mixture.tasks, mixture.manifests, strict=True)
     ]
+    for task in opened:  # what is planned from wrong offsets is refused by nobody
+      task.verify(['offsets.npy'])
+    self._opened = opened
     self._prompt_end, self._target_end = tuple(info.prompt_end), (info.eos_id,)
     self._read_tokens = [task.read_tokens for task in opened]
     self._offsets = [task.offsets for task in opened]
     ids = {name: i + 1 for i, name in enumerate(mixture.collections)}
     self._collections = np.array([ids[c] for c in mixture.task_collections], dtype=np.int32)
+
+  def verify(self) -> None:
+    """Reads all tokens and compares them with their checksums.
+
+    Raises:
+      CacheError: a file differs from what was written.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      list(pool.map(lambda task: task.verify(['tokens.npy']), self._opened))
 
   def read_bounds(self, draws: Draws) -> np.ndarray:
     """Offsets of inputs start, targets start and targets end of each draw, int64 [n, 3]."""

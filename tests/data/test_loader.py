@@ -361,6 +361,19 @@ def test_statistics_need_a_window(loader):
     loader.statistics(0)
 
 
+@pytest.mark.parametrize('name', ['tokens.npy', 'offsets.npy', 'manifest.json'])
+def test_one_changed_bit_of_what_training_reads_is_refused_by_name(name, tmp_path):
+  cache.initialize_cache(tmp_path, vocabularies.get_vocabulary('bytes'))
+  write_task(tmp_path, 'one', [([5, 6, 1], [7, 1])] * 40, 'even')
+  path = tmp_path / 'tasks' / 'one' / 'train' / name
+  content = bytearray(path.read_bytes())
+  at = content.index(b'even') if name == 'manifest.json' else len(content) - 20
+  content[at] ^= 4
+  path.write_bytes(content)
+  with pytest.raises(cache.CacheError, match=f"Task 'one' split 'train' is damaged: .*{name}"):
+    Loader(tmp_path, 'one', lengths=LENGTHS, batch_rows=4, seed=3).verify()
+
+
 def test_damage_found_while_opening_names_the_task(tmp_path):
   cache.initialize_cache(tmp_path, vocabularies.get_vocabulary('bytes'))
   write_task(tmp_path, 'x', [([5, 1], [6, 1])], 'x')
