@@ -254,10 +254,10 @@ def train(
     # ---- state: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
     with watch.spend('restore'):
+      loader.verify()
       state, base = restore_or_initialize(config, saved, loader)
     start = int(state.step)
     run_log.write_facts(workdir, config, mesh, loader, state)
-      loader.verify()
 
     # ---- compile
     place = functools.partial(
