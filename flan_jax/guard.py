@@ -25,12 +25,16 @@ class GuardConfig:
       mean; 0 skips only non-finite loss or gradients.
     warmup_steps: Accepted steps before spikes are looked for.
     max_consecutive_skips: Stop the run after so many skipped updates in a row.
+    recompute_every_steps: Compute every so many steps twice and compare the results bit by bit,
+      against devices that compute wrongly; costs as much as one step more, and the memory of a
+      second state meanwhile. 0 leaves it out.
     hang_seconds: A step, the wait for its data, or a save that takes longer ends the process.
   """
 
   spike_sigmas: float = 0.0
   warmup_steps: int = 100
   max_consecutive_skips: int = 10
+  recompute_every_steps: int = 0
   hang_seconds: float = 1800.0
 
   def __post_init__(self):

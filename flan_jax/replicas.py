@@ -1,11 +1,13 @@
-"""Devices that hold the same numbers are to hold the same bits: a check against silent corruption.
+"""The same numbers are to have the same bits: two checks against silent corruption.
 
-A chip that computes wrongly says nothing of it (arXiv:2102.11245); where parameters are replicated,
-it shows in its copy. Only digests leave the devices, four bytes for each array and device.
+A chip that computes wrongly says nothing of it (arXiv:2102.11245). Where parameters are replicated,
+it shows in its copy; elsewhere, one time or another, in a step that is computed twice.
 """
 
 import collections
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,13 +20,14 @@ from flan_jax.naming import some
 
 
 class CorruptionError(RuntimeError):
-  """Replicas that differ; the message names the array and the devices."""
+  """Numbers that differ and must not; the message names the arrays."""
 
 
 def check_replicas(tree: Any, step: int) -> None:
   """Compares all copies that the devices of all processes hold of the arrays of a pytree.
 
-  Every process calls it, with the same arrays.
+  Only digests leave the devices, four bytes for each array and device. Every process calls it,
+  with the same arrays.
 
   Args:
     tree: pytree of jax.Array, all on one mesh.
@@ -45,6 +48,50 @@ def check_replicas(tree: Any, step: int) -> None:
   for (name, x), digests in zip(copied.items(), found, strict=True):
     for devices in _copies(shardings[name], x.shape):
       _compare(name, [(digests[column[device]], device) for device in devices], step)
+
+
+def computed_twice(step_fn: Callable[..., Any], every_steps: int) -> Callable[..., Any]:
+  """A train step of which every so many calls are computed twice and compared, bit by bit.
+
+  It costs as much as one step in `every_steps`, and the memory of a second state meanwhile.
+
+  Args:
+    step_fn: (state, batch) -> (state, metrics), compiled; it may donate the state.
+    every_steps: 0 computes all of them once.
+
+  Returns:
+    A function like `step_fn` that raises CorruptionError.
+  """
+  if not every_steps:
+    return step_fn
+  calls = itertools.count(1)
+
+  def step(state, batch):
+    if next(calls) % every_steps:
+      return step_fn(state, batch)
+    again = step_fn(jax.tree.map(jnp.copy, state), batch)
+    once = step_fn(state, batch)
+    names = checkpoints.named_arrays(once)
+    same = jax.device_get(_same_bits(list(names.values()), jax.tree.leaves(again)))
+    if differ := [name for name, equal in zip(names, same, strict=True) if not equal]:
+      raise CorruptionError(
+        f'A step that was computed twice from the same numbers differs in {some(differ, 4)}: a '
+        'device computed wrongly, or its operations are not deterministic (on GPUs set '
+        'XLA_FLAGS=--xla_gpu_deterministic_ops=true). The run goes on from its last checkpoint.'
+      )
+    return once
+
+  return step
+
+
+@jax.jit
+def _same_bits(first: list[jax.Array], second: list[jax.Array]) -> list[jax.Array]:
+  return [jnp.all(_bits(a) == _bits(b)) for a, b in zip(first, second, strict=True)]
+
+
+def _bits(x: jax.Array) -> jax.Array:
+  """As unsigned numbers, for NaN is equal to nothing."""
+  return jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
 
 
 def _copies(sharding, shape) -> list[list[jax.Device]]:
@@ -86,6 +133,6 @@ def _compare(name, copies, step):
 
 def _digest(x: jax.Array) -> jax.Array:
   """A uint32 of all bits of an array and of their places."""
-  bits = jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}').reshape(-1)
+  bits = _bits(x).reshape(-1)
   place = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1) | 1
   return jnp.sum(bits.astype(jnp.uint32) * place, dtype=jnp.uint32)

@@ -27,7 +27,7 @@ from flan_jax.goodput import Stopwatch
 from flan_jax.models import transformer
 from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
-from flan_jax.replicas import check_replicas
+from flan_jax.replicas import check_replicas, computed_twice
 from flan_jax.train_state import TrainState, join, restore_or_initialize, split, to_save
 
 # Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
@@ -235,7 +235,7 @@ def train(
   Raises:
     ValueError: Mesh, batch, cache, checkpoint and configuration do not fit; says how.
     guard_lib.DivergedError: Too many updates in a row were skipped.
-    replicas.CorruptionError: Copies of the parameters differ between devices.
+    replicas.CorruptionError: A device computed wrongly.
     KeyboardInterrupt: SIGINT came; the state was saved first.
     preemption.Preempted: The same for any other notice.
   """
@@ -372,7 +372,7 @@ def _compile(config, state, batch, loader):
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=compiler_options(jax.sharding.get_mesh()))
   print(f'Compiled the train step in {time.perf_counter() - start:.1f} s.')
-  return compiled
+  return computed_twice(compiled, config.guard.recompute_every_steps)
 
 
 def _open_log(config, workdir, loader, start, watch) -> run_log.RunLog:

@@ -61,3 +61,39 @@ def test_exchanged_numbers_are_found():
   with pytest.raises(replicas.CorruptionError):
     whole = jax.make_array_from_single_device_arrays((4,), sharding, parts)
     replicas.check_replicas({'a': whole}, 1)
+
+
+def flaky(wrong_call, bit):
+  """A step that adds the batch, and in one call gets one bit of one number wrong."""
+  calls = iter(range(1, 100))
+
+  def step(state, batch):
+    kernel = np.array(state['kernel'] + batch)
+    if next(calls) == wrong_call:
+      kernel.view(np.uint32)[1, 2] ^= bit
+    return {'kernel': jnp.asarray(kernel), 'nan': state['nan']}, {'loss': batch.sum()}
+
+  return step
+
+
+@pytest.mark.parametrize('wrong_call', [3, 4])
+def test_one_bit_of_a_step_that_is_computed_twice_is_found_by_name(wrong_call):
+  # With every third step twice, the fake's calls are steps 1, 2, 3 again and 3.
+  step = replicas.computed_twice(flaky(wrong_call, 1 << 7), 3)
+  state = {'kernel': jnp.ones((2, 3)), 'nan': jnp.full(2, jnp.nan)}
+  for _ in range(2):
+    state, _ = step(state, jnp.ones((2, 3)))
+  with pytest.raises(replicas.CorruptionError, match='computed twice .* differs in 0.kernel: '):
+    step(state, jnp.ones((2, 3)))
+
+
+def test_a_step_that_donates_its_state_is_computed_twice_on_a_mesh():
+  mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ('data', 'tensor'))
+  rows = NamedSharding(mesh, PartitionSpec('data', 'tensor'))
+  state = {'kernel': jax.device_put(np.ones((8, 6), np.float32), rows)}
+  add = jax.jit(lambda s, b: ({'kernel': s['kernel'] + b}, b.sum()), donate_argnums=0)
+  step = replicas.computed_twice(add.lower(state, 2.0).compile(), 2)
+  for _ in range(4):
+    state, _ = step(state, 2.0)
+  np.testing.assert_array_equal(np.asarray(state['kernel']), 9.0)
+  assert replicas.computed_twice(add, 0) is add
