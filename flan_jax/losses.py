@@ -7,6 +7,7 @@ Sums, never means: the train step adds them over microbatches and devices and di
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ class LossSums:
     z_loss: scalar, the share of the z-loss in `loss`.
     correct: scalar, weight of the tokens whose highest logit is the target's.
     weight: scalar, sum of the weights.
-    token_loss: [batch, length], what each token adds to `loss`.
+    token_loss, token_correct: [batch, length], what each token adds to `loss` and `correct`.
   """
 
   loss: jax.Array
@@ -35,6 +36,7 @@ class LossSums:
   correct: jax.Array
   weight: jax.Array
   token_loss: jax.Array
+  token_correct: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -79,19 +81,9 @@ def cross_entropy(
   Source: Szegedy et al. 1512.00567 section 7; z-loss as in Mesh TensorFlow and T5X.
   """
   _check(logits, targets, weights, label_smoothing, z_loss, vocab_size)
-  vocab_size = logits.shape[-1] if vocab_size is None else vocab_size
-  weights = weights.astype(jnp.float32)
-  cross, squared_log_z = _token_terms(logits, targets, label_smoothing, vocab_size)
-  z_term = z_loss * squared_log_z * weights
-  token_loss = cross * weights + z_term
-  correct = _target_is_highest(jax.lax.stop_gradient(logits), targets)
-  return LossSums(
-    loss=jnp.sum(token_loss),
-    z_loss=jnp.sum(z_term),
-    correct=jnp.sum(jnp.where(correct, weights, 0.0)),
-    weight=jnp.sum(weights),
-    token_loss=token_loss,
-  )
+  columns = Columns(logits.shape[-1] if vocab_size is None else vocab_size)
+  terms = token_terms(logits, targets, label_smoothing, columns)
+  return add_up(terms, weights.astype(jnp.float32), z_loss)
 
 
 def per_collection_sums(
@@ -168,44 +160,101 @@ def token_counts(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   return {'input_tokens': inputs, 'target_tokens': tokens - inputs}
 
 
-def _terms(logits, targets, label_smoothing, vocab_size):
-  """Cross entropy and squared log partition function of each token."""
-  return _token_terms_forward(logits, targets, label_smoothing, vocab_size)[0]
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TokenTerms:
+  """Of each token, [batch, length]: what the loss is made of.
+
+  Attributes:
+    cross: cross entropy in nats, float32.
+    log_z: logarithm of the partition function, float32.
+    correct: whether the highest logit, of equals the first, is the target's.
+  """
+
+  cross: jax.Array
+  log_z: jax.Array
+  correct: jax.Array
 
 
-_token_terms = jax.custom_vjp(_terms, nondiff_argnums=(2, 3))
+class Columns(NamedTuple):
+  """Which part of the vocabulary the last axis of some logits is.
+
+  Attributes:
+    vocab_size: columns of the whole that are real tokens.
+    first: the first column.
+    mesh_axes: over which the parts are spread, inside `partitioning.per_device`.
+  """
+
+  vocab_size: int
+  first: int | jax.Array = 0
+  mesh_axes: tuple[str, ...] = ()
 
 
-def _token_terms_forward(logits, targets, label_smoothing, vocab_size):
-  """The terms, saving only logits and log Z for the backward pass."""
+def token_terms(
+  logits: jax.Array, targets: jax.Array, label_smoothing: float, columns: Columns
+) -> TokenTerms:
+  """The terms of logits [batch, length, columns] and targets [batch, length]."""
   logits = logits.astype(jnp.float32)
-  log_z = jax.nn.logsumexp(logits, axis=-1)
-  share = _target_distribution(logits.shape[-1], targets, label_smoothing, vocab_size)
+  column = columns.first + jnp.arange(logits.shape[-1])
+  is_target = column == targets[..., None]
+  stopped = jax.lax.stop_gradient(logits)
+  highest = jax.lax.pmax(jnp.max(stopped, axis=-1), columns.mesh_axes)
+  before = (column < targets[..., None]) & (stopped >= highest[..., None])
   # Not take_along_axis: a gather along a sharded vocabulary would collect the whole of it.
-  expected = jnp.sum(jnp.where(share > 0, share * logits, 0.0), axis=-1)
-  cross = log_z - expected - _entropy(label_smoothing, vocab_size)
-  return (cross, jnp.square(log_z)), (logits, log_z, targets)
+  sums = [
+    jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1),
+    jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1),
+    jnp.sum(before, axis=-1, dtype=jnp.float32),
+  ]
+  if label_smoothing:
+    sums.append(jnp.sum(jnp.where(column < columns.vocab_size, logits, 0.0), axis=-1))
+  partition, of_target, before, *of_all = jax.lax.psum(sums, columns.mesh_axes)
+  log_z = highest + jnp.log(partition)
+  high, low = _target_shares(label_smoothing, columns.vocab_size)
+  expected = (high - low) * of_target + (low * of_all[0] if of_all else 0.0)
+  return TokenTerms(
+    cross=log_z - expected - _entropy(label_smoothing, columns.vocab_size),
+    log_z=log_z,
+    correct=(of_target == highest) & (before == 0),
+  )
 
 
-def _token_terms_backward(label_smoothing, vocab_size, saved, cotangents):
-  """In one pass over the logits: d cross = p - q, d log(Z)^2 = 2 log(Z) p."""
-  logits, log_z, targets = saved
-  cross, squared_log_z = cotangents
-  probability = jnp.exp(logits - log_z[..., None])
-  share = _target_distribution(logits.shape[-1], targets, label_smoothing, vocab_size)
-  scale = cross + 2.0 * log_z * squared_log_z
-  return probability * scale[..., None] - share * cross[..., None], None
+def logits_gradient(
+  logits: jax.Array,
+  targets: jax.Array,
+  weights: jax.Array,
+  log_z: jax.Array,
+  label_smoothing: float,
+  z_loss: float,
+  columns: Columns,
+) -> jax.Array:
+  """The gradient of `add_up`'s loss: d cross = p - q, d log(Z)^2 = 2 log(Z) p."""
+  column = columns.first + jnp.arange(logits.shape[-1])
+  high, low = _target_shares(label_smoothing, columns.vocab_size)
+  others = jnp.where(column < columns.vocab_size, jnp.float32(low), 0.0)
+  share = jnp.where(column == targets[..., None], jnp.float32(high), others)
+  scale = weights * (1.0 + 2.0 * z_loss * log_z)
+  return jnp.exp(logits - log_z[..., None]) * scale[..., None] - share * weights[..., None]
 
 
-_token_terms.defvjp(_token_terms_forward, _token_terms_backward)
+def add_up(terms: TokenTerms, weights: jax.Array, z_loss: float) -> LossSums:
+  """The weighted sums of the terms; `weights` [batch, length] float32."""
+  z_term = z_loss * jnp.square(terms.log_z) * weights
+  token_loss = terms.cross * weights + z_term
+  token_correct = jnp.where(terms.correct, weights, 0.0)
+  return LossSums(
+    loss=jnp.sum(token_loss),
+    z_loss=jnp.sum(z_term),
+    correct=jnp.sum(token_correct),
+    weight=jnp.sum(weights),
+    token_loss=token_loss,
+    token_correct=token_correct,
+  )
 
 
-def _target_distribution(columns, targets, label_smoothing, vocab_size):
-  """The smoothed q, [batch, length, columns]; XLA fuses it into whatever consumes it."""
-  column = jnp.arange(columns, dtype=targets.dtype)
-  low = label_smoothing / (vocab_size - 1) if label_smoothing else 0.0
-  others = jnp.where(column < vocab_size, jnp.float32(low), 0.0)
-  return jnp.where(column == targets[..., None], jnp.float32(1.0 - label_smoothing), others)
+def _target_shares(label_smoothing, vocab_size):
+  """What the smoothed q gives the target, and what every other token."""
+  return 1.0 - label_smoothing, label_smoothing / (vocab_size - 1) if label_smoothing else 0.0
 
 
 def _entropy(label_smoothing, vocab_size):
@@ -216,29 +265,25 @@ def _entropy(label_smoothing, vocab_size):
   return -(high * math.log(high) + (vocab_size - 1) * low * math.log(low + 1e-20))
 
 
-def _target_is_highest(logits, targets):
-  """argmax(logits) == targets, first of equals, without the slow paired reduction of argmax."""
-  column = jnp.arange(logits.shape[-1], dtype=targets.dtype)
-  highest = logits >= jnp.max(logits, axis=-1, keepdims=True)
-  is_target = column == targets[..., None]
-  before = jnp.any(highest & (column < targets[..., None]), axis=-1)
-  return jnp.any(highest & is_target, axis=-1) & ~before
-
-
 def _check(logits, targets, weights, label_smoothing, z_loss, vocab_size):
   if logits.shape[:-1] != targets.shape or weights.shape != targets.shape:
     raise ValueError(
       f'logits {logits.shape}, targets {targets.shape} and weights {weights.shape} do not fit; '
       'they must be [batch, length, vocab], [batch, length] and [batch, length].'
     )
-  if not 0.0 <= label_smoothing < 1.0:
-    raise ValueError(f'label_smoothing={label_smoothing} is outside [0, 1); T5 uses 0.0.')
-  if not z_loss >= 0.0:
-    raise ValueError(f'z_loss={z_loss} is negative; use 0.0 to leave it out, T5 uses 0.0001.')
+  check_coefficients(label_smoothing, z_loss)
   if vocab_size is not None and not 1 < vocab_size <= logits.shape[-1]:
     raise ValueError(
       f'vocab_size={vocab_size} is not within 2 and the {logits.shape[-1]} columns of the logits.'
     )
+
+
+def check_coefficients(label_smoothing: float, z_loss: float) -> None:
+  """Refuses coefficients that make no sense."""
+  if not 0.0 <= label_smoothing < 1.0:
+    raise ValueError(f'label_smoothing={label_smoothing} is outside [0, 1); T5 uses 0.0.')
+  if not z_loss >= 0.0:
+    raise ValueError(f'z_loss={z_loss} is negative; use 0.0 to leave it out, T5 uses 0.0001.')
 
 
 def _check_kind(kind):

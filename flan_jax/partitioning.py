@@ -175,8 +175,20 @@ def whole(*axes: str) -> Iterator[None]:
 
 
 def has_mesh() -> bool:
-  """Whether a mesh is current."""
-  return not jax.sharding.get_abstract_mesh().empty
+  """Whether a mesh is current and arrays are to be laid on it: not so inside `per_device`."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return not mesh.empty and not mesh.are_all_axes_manual
+
+
+def per_device(fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
+  """`fn` of each device's own part of its arguments; without a mesh `fn` itself.
+
+  The specs come from `spec`. What `fn` adds up over devices, it adds up by collectives over
+  `mesh_axes`, of which () leaves a value as it is.
+  """
+  if not has_mesh():
+    return fn
+  return jax.shard_map(fn, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def spec(*axes: str | None) -> PartitionSpec:
@@ -199,6 +211,12 @@ def spec(*axes: str | None) -> PartitionSpec:
       taken[mesh_axis] = axis
     entries.append(entry)
   return PartitionSpec(*entries)
+
+
+def mesh_axes(*axes: str | None) -> tuple[str, ...]:
+  """The mesh axes over which an array with these logical axes is split."""
+  entries = [(e,) if isinstance(e, str) else e or () for e in spec(*axes)]
+  return tuple(mesh_axis for entry in entries for mesh_axis in entry)
 
 
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:

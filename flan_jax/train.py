@@ -19,6 +19,7 @@ import optax
 
 from flan_jax import checkpoints, losses, multihost, optimizers, partitioning, preemption, run_log
 from flan_jax import guard as guard_lib
+from flan_jax.chunked_loss import CHUNK_TOKENS, cross_entropy
 from flan_jax.compiling import compiler_options
 from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
@@ -66,11 +67,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """Attributes: as in losses.cross_entropy and losses.normalizing_factor."""
+  """Attributes: as in chunked_loss.cross_entropy and losses.normalizing_factor."""
 
   label_smoothing: float = 0.0
   z_loss: float = 0.0
   normalizing_factor: str | float | None = 'NUM_REAL_TARGET_TOKENS'
+  chunk_tokens: int = CHUNK_TOKENS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,14 +182,15 @@ def _sum_gradients(state, batch, config, collections):
 
   def loss_fn(trained, part, key):
     model = join(state.model, trained, frozen)
-    logits = model(part, dropout_key=key if config.model.dropout_rate else None)
-    loss = losses.cross_entropy(
-      logits,
+    hidden = model.hidden(part, dropout_key=key if config.model.dropout_rate else None)
+    loss = cross_entropy(
+      model.head(),
+      hidden,
       part['decoder_target_tokens'],
       part['decoder_loss_weights'],
       label_smoothing=config.loss.label_smoothing,
       z_loss=config.loss.z_loss,
-      vocab_size=config.model.vocab_size,
+      chunk_tokens=config.loss.chunk_tokens,
     )
     by_collection = losses.per_collection_sums(
       loss.token_loss, part['decoder_loss_weights'], part['decoder_collection_ids'], collections

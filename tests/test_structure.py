@@ -34,6 +34,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'guard': set(),
   'metrics': {'console', 'whole_file'},
   'losses': {'partitioning'},
+  'chunked_loss': {'partitioning', 'losses'},
   'adafactor': {'partitioning'},
   'optimizers': {'partitioning', 'adafactor'},
   'checkpoints': {'partitioning', 'checkpoint_files'},
@@ -55,9 +56,9 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'roll_call': {'preemption'},
   'multihost': {'preemption', 'roll_call'},
   'train': MODEL
-  | {'losses', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'}
+  | {'losses', 'chunked_loss', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'}
   | {'compiling', 'goodput', 'multihost', 'preemption', 'replicas'},
-  'evaluation': MODEL | {'losses', 'metrics', 'data', 'whole_file'},
+  'evaluation': MODEL | {'chunked_loss', 'metrics', 'data', 'whole_file'},
   'loading': MODEL | {'data'},
   'evaluate': MODEL | {'data', 'evaluation', 'loading', 'scores_report'},
   'harness': MODEL | {'data', 'evaluation', 'loading', 'metrics'},

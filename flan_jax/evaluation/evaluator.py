@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax import decoding, losses, metrics
+from flan_jax import chunked_loss, decoding, metrics
 from flan_jax.data import cache, layouts, mixture
 from flan_jax.data.vocabularies import Vocabulary
 from flan_jax.evaluation import batching, scoring
@@ -254,8 +254,7 @@ def _run(
 @jax.jit
 def _score_rows(model, batch) -> jax.Array:
   """[batch, 3] float32: loss in nats, correctly predicted tokens and tokens of each row."""
-  logits = model(batch)
   targets, weights = batch['decoder_target_tokens'], batch['decoder_loss_weights']
-  loss = losses.cross_entropy(logits, targets, weights, vocab_size=model.config.vocab_size)
-  correct = (jnp.argmax(logits, axis=-1) == targets) * weights
-  return jnp.stack([jnp.sum(x, axis=1) for x in (loss.token_loss, correct, weights)], axis=1)
+  sums = chunked_loss.cross_entropy(model.head(), model.hidden(batch), targets, weights)
+  each = (sums.token_loss, sums.token_correct, weights)
+  return jnp.stack([jnp.sum(x, axis=1) for x in each], axis=1)

@@ -13,22 +13,18 @@ from flax import nnx
 
 from flan_jax.models.attention import attention_mask, kv_axes, within_window
 from flan_jax.models.config import TransformerConfig
+from flan_jax.models.head import Head
 from flan_jax.models.kv_cache import SLOT_AXIS, KVCache, Prefix, to_cache
 from flan_jax.models.layers import (
   Embedding,
   drop,
   dropout_scales,
   parameter,
-  product,
-  softcap,
   truncated_normal,
 )
 from flan_jax.models.rope import rotation
 from flan_jax.models.stack import Context, Stack
 from flan_jax.partitioning import abstract, layout, out, shard, whole
-
-# Logit of the rows that only pad the vocabulary. Finite, so that 0 x it is 0 in a loss.
-UNUSED_LOGIT = -1e9
 
 
 class Transformer(nnx.Module):
@@ -53,7 +49,11 @@ class Transformer(nnx.Module):
     self.config = config
 
   def __call__(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
-    """Teacher-forced logits, float32 [batch, length, padded_vocab_size].
+    """Teacher-forced logits, float32 [batch, length, padded_vocab_size]; see `hidden`."""
+    return self.head()(self.hidden(batch, dropout_key=dropout_key))
+
+  def hidden(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    """What `head` makes the logits of, teacher-forced: [batch, length, embed], compute dtype.
 
     Args:
       batch: features as data/features.py describes them: encoder_* (with an encoder only),
@@ -71,7 +71,16 @@ class Transformer(nnx.Module):
       context = dataclasses.replace(context, encoded=encoded, cross_mask=cross_mask)
     tokens = batch['decoder_input_tokens']
     ends = {'embedded': (1, self.config.embed_dim), 'output': (1, self.config.embed_dim)}
-    return self._logits(self._run(self.decoder, tokens, context, ends, decoder_key))
+    return self._scaled(self._run(self.decoder, tokens, context, ends, decoder_key))
+
+  def head(self) -> Head:
+    """Makes the logits of `hidden`."""
+    config = self.config
+    if config.tie_embeddings:
+      kernel = shard(self.token_embedding.table[...].astype(config.dtype), 'vocab', 'act_embed').T
+    else:
+      kernel = shard(self.logits_kernel[...].astype(config.dtype), 'act_embed', 'vocab')
+    return Head(kernel, config.vocab_size, config.logits_softcap)
 
   def encode(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
     """The encoder's output, [batch, encoder_length, embed] in the compute dtype."""
@@ -178,7 +187,7 @@ class Transformer(nnx.Module):
       context = self._block_context(cache, length)
       x = self.token_embedding(tokens)
       x, updated = self.decoder(x, context, cache=cache.of_layers)
-      logits = self._logits(x)
+      logits = self.head()(self._scaled(x))
     return logits, dataclasses.replace(cache, **updated, position=cache.position + length)
 
   def _context(self, mask, positions, segment_ids) -> Context:
@@ -284,22 +293,11 @@ class Transformer(nnx.Module):
     x, _ = stack(x, context, layer_keys=layer_keys)
     return drop(x, scales['output'])
 
-  def _logits(self, x):
+  def _scaled(self, x):
+    """For a tied head, which is an embedding whose standard deviation is 1."""
     config = self.config
-    if config.tie_embeddings:
-      if config.scale_tied_logits:
-        # For what meets an embedding whose standard deviation is 1.
-        x = x * config.embed_dim**-0.5
-      table = self.token_embedding.table[...].astype(x.dtype)
-      kernel = shard(table, 'vocab', 'act_embed').T
-    else:
-      kernel = shard(self.logits_kernel[...].astype(x.dtype), 'act_embed', 'vocab')
-    logits = product(x, kernel, out('batch', 'length', 'act_vocab'), jnp.float32)
-    logits = softcap(logits, config.logits_softcap)
-    if config.padded_vocab_size == config.vocab_size:
-      return logits
-    used = jnp.arange(config.padded_vocab_size) < config.vocab_size
-    return jnp.where(used, logits, UNUSED_LOGIT)
+    scaled = config.tie_embeddings and config.scale_tied_logits
+    return x * config.embed_dim**-0.5 if scaled else x
 
 
 def abstract_model(config: TransformerConfig) -> Transformer:

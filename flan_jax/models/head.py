@@ -1,0 +1,43 @@
+"""What makes logits of hidden states."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from flan_jax.models.layers import product, softcap
+from flan_jax.partitioning import out
+
+# Logit of the columns that only pad the vocabulary. Finite, so that 0 x it is 0 in a loss.
+UNUSED_LOGIT = -1e9
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Head:
+  """The last product of a model.
+
+  Attributes:
+    kernel: [embed, padded vocab] in the compute dtype; of one device's call, some of the columns.
+    vocab_size: columns that are tokens.
+    softcap: c of c * tanh(logits / c), or None.
+  """
+
+  kernel: jax.Array
+  vocab_size: int = dataclasses.field(metadata={'static': True})
+  softcap: float | None = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, x: jax.Array, first_column: int | jax.Array = 0) -> jax.Array:
+    """Logits of x [batch, length, embed], float32 [batch, length, columns], the unused masked.
+
+    Args:
+      x: hidden states, of the kernel's dtype.
+      first_column: which column of the vocabulary the kernel begins with.
+    """
+    logits = product(x, self.kernel, out('batch', 'length', 'act_vocab'), jnp.float32)
+    logits = softcap(logits, self.softcap)
+    columns = self.kernel.shape[1]
+    if isinstance(first_column, int) and first_column + columns <= self.vocab_size:
+      return logits
+    used = first_column + jnp.arange(columns) < self.vocab_size
+    return jnp.where(used, logits, UNUSED_LOGIT)
