@@ -1,90 +1,123 @@
 """Plans of published models on TPU slices, and the tables of docs/plan.md.
 
 Each plan is `flan-jax plan` in a process of its own and leaves a JSON file, so that a run that was
-stopped goes on; all take about an hour of one core. Needs libtpu: pip install 'flan_jax[plan]'.
+stopped goes on; one takes two to four minutes of a core, and libtpu: pip install 'flan_jax[plan]'.
 
-  python benchmarks/plan_table.py --out runs/plan [--only NAME]
+  python benchmarks/plan_table.py --out runs/plan [--weak_scaling] [--only NAME]
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from flan_jax import console
 from flan_jax.planning.topologies import GIB
 
 LONG = "--gin.TASK_FEATURE_LENGTHS={'inputs': 2048, 'targets': 256}"
-XXL = ('recipes/flan2022_t5_xxl.gin', LONG, "--gin.REMAT='full'")
+XXL = ('recipes/flan2022_t5_xxl.gin', LONG)
 PALM_62B = ('recipes/flan2022_palm_62b.gin', LONG)
 PALM_540B = ('recipes/flan2022_palm_540b.gin', LONG, '--gin.TENSOR=8')
-PALM_8B = ('recipes/flan2022_palm_8b.gin', LONG)
 # Name -> recipe with its changes, topology, rows.
 PLANS = {
-  'palm_540b_v5p_2048': (PALM_540B, 'v5p-2048', 256),
-  'palm_62b_v4_512': (PALM_62B, 'v4-512', 128),
-  't5_xxl_v5p_128': (XXL, 'v5p-128', 128),
-  't5_xxl_v6e_64': (XXL, 'v6e-64', 64),
-  't5_xxl_v4_64': (XXL, 'v4-64', 32),
-  't5_xxl_v5e_256': (XXL, 'v5e-256', 256),
-  'palm_540b_v4_1024': (PALM_540B, 'v4-1024', 64),
+  'PaLM 540B, v4': (PALM_540B, 'v4-1024', 128),
+  'PaLM 540B, v5p': ((*PALM_540B, "--gin.REMAT='minimal'"), 'v5p-2048', 256),
+  'PaLM 62B, v4': (PALM_62B, 'v4-512', 128),
+  'T5 XXL, v4': (XXL, 'v4-64', 32),
+  'T5 XXL, v5e': (XXL, 'v5e-256', 256),
+  'T5 XXL, v5p': (XXL, 'v5p-128', 128),
+  'T5 XXL, v6e': (XXL, 'v6e-64', 64),
 }
-# A row a chip, parameters split over 64 of them and replicated beyond.
+# Two rows a chip; parameters are split over 64 chips and replicated beyond.
 WEAK = {
-  f'weak_{chips}': ((*PALM_8B, '--gin.partitioning.MeshConfig.data=-1', *mesh), topology, chips)
-  for chips, topology in ((64, 'v5p-128'), (256, 'v5p-512'), (1024, 'v5p-2048'), (4096, 'v5p-8192'))
-  for mesh in [('--gin.partitioning.MeshConfig.fsdp=64', '--gin.TENSOR=1')]
+  f'{chips:,} chips': (
+    (
+      *PALM_62B,
+      "--gin.REMAT='minimal'",
+      '--gin.TENSOR=1',
+      '--gin.partitioning.MeshConfig.data=-1',
+      '--gin.partitioning.MeshConfig.fsdp=64',
+    ),
+    f'v5p-{2 * chips}',
+    2 * chips,
+  )
+  for chips in (64, 256, 1024, 4096)
 }
+TITLES = ('plan', 'slice', 'chips', 'mesh', 'rows', 'remat', 'GiB of a chip', 'operations s')
+TITLES += ('collectives waited for s', 'hidden s', 's/step', 'MFU', 'waited for longest')
 
 
 def main() -> int:
-  """Makes the plans that are not there yet, and prints both tables."""
+  """Makes the plans that are not there yet, and prints their tables."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--out', type=Path, default=Path('runs/plan'))
+  parser.add_argument('--weak_scaling', action='store_true', help='from 64 to 4,096 chips')
   parser.add_argument('--only', action='append', help='a plan of this name; may be repeated')
   args = parser.parse_args()
   args.out.mkdir(parents=True, exist_ok=True)
-  for name, (recipe, topology, rows) in {**PLANS, **WEAK}.items():
-    path = args.out / f'{name}.json'
+  plans = WEAK if args.weak_scaling else PLANS
+  for name, (recipe, topology, rows) in plans.items():
+    path = _path(args.out, name)
     if path.exists() or (args.only and name not in args.only):
       continue
-    print(f'{name} ...', flush=True)
+    print(f'{name} ...', file=sys.stderr, flush=True)
     flags = ['--gin_file', recipe[0], *recipe[1:], '--topology', topology, '--json', str(path)]
     command = [sys.executable, '-m', 'flan_jax.main', 'plan', *flags, '--batch_size', str(rows)]
     done = subprocess.run(command, capture_output=True, text=True)
     if not path.exists():
       print(f'{name}: {done.stderr.strip().splitlines()[-1:]}', file=sys.stderr)
-  for names in (PLANS, WEAK):
-    _print(args.out, names)
+  made = {
+    name: json.loads(path.read_text()) for name in plans if (path := _path(args.out, name)).exists()
+  }
+  _print_table(TITLES, (_row(name, plan) for name, plan in made.items()))
+  for name, plan in made.items():
+    print(f'\nCollectives of a step, {name}:\n')
+    _print_table(('kind', 'axis', 'times', 'GiB', 's', 'hidden'), _by_kind(plan))
   return 0
 
 
-def _print(folder: Path, names) -> None:
-  rows = []
-  for name in names:
-    path = folder / f'{name}.json'
-    if not path.exists():
-      continue
-    plan = json.loads(path.read_text())
-    step = plan['steps'][0]
-    mesh = ' x '.join(f'{axis}={size}' for axis, size in plan['mesh'].items() if size > 1)
-    start = (name, plan['topology'], f'{plan["chips"]:,}', mesh, plan['batch_rows'])
-    if 'memory' not in step:
-      rows.append((*start, f'lacks {step["missing_bytes"] / GIB:.1f}', '', '', '', ''))
-      continue
-    total = step['memory']['total']
-    longest = next(iter(step['collectives']), None)
-    named = f'{longest["kind"]} over {longest["axes"]}' if longest else 'none'
-    seconds = step['seconds']
-    apart = f'{seconds["operations"]:.2f} / {seconds["hidden"]:.2f} / {seconds["waiting"]:.2f}'
-    share = f'{total / GIB:.1f} ({100 * total / plan["chip"]["hbm_bytes"]:.0f}%)'
-    rows.append(
-      (*start, share, apart, f'{seconds["step"]:.2f}', f'{100 * step["mfu"]:.1f}%', named)
-    )
-  titles = ('plan', 'topology', 'chips', 'mesh', 'rows', 'GiB a chip')
-  titles += ('operations / hidden / waiting s', 's/step', 'MFU', 'longest collective')
-  console.print_table(console.console(), [console.Column(title) for title in titles], rows)
+def _row(name: str, plan: dict) -> tuple:
+  step = plan['steps'][0]
+  mesh = ' x '.join(f'{axis}={size}' for axis, size in plan['mesh'].items() if size > 1)
+  start = (name, plan['topology'], f'{plan["chips"]:,}', mesh, plan['batch_rows'], plan['remat'])
+  if 'memory' not in step:
+    return (*start, f'lacks {step["missing_bytes"] / GIB:.1f}', *[''] * 6)
+  seconds, total = step['seconds'], step['memory']['total']
+  longest = max(step['collectives'], key=lambda c: c['seconds'] - c['hidden'])
+  return (
+    *start,
+    f'{total / GIB:.1f} ({100 * total / plan["chip"]["hbm_bytes"]:.0f}%)',
+    *(f'{seconds[part]:.2f}' for part in ('operations', 'waiting', 'hidden', 'step')),
+    f'{100 * step["mfu"]:.1f}%',
+    f'{longest["kind"]} over {longest["axes"]}',
+  )
+
+
+def _by_kind(plan: dict) -> Iterator[tuple]:
+  """Sums over the collectives of one kind and mesh axis, the longest first."""
+  sums: dict[tuple[str, str], list[float]] = {}
+  for c in plan['steps'][0].get('collectives', ()):
+    total = sums.setdefault((c['kind'], c['axes']), [0, 0.0, 0.0, 0.0])
+    for i, part in enumerate((1, c['bytes'])):
+      total[i] += part * c['count']
+    total[2] += c['seconds']
+    total[3] += c['hidden']
+  for (kind, axes), (times, size, seconds, hidden) in sorted(
+    sums.items(), key=lambda item: -item[1][2]
+  ):
+    share = f'{100 * hidden / seconds:.0f}%' if seconds else ''
+    yield kind, axes, f'{times:.0f}', f'{size / GIB:.1f}', f'{seconds:.3f}', share
+
+
+def _print_table(titles: Iterable[str], rows: Iterable[tuple]) -> None:
+  print(f'| {" | ".join(titles)} |\n|{"---|" * len(tuple(titles))}')
+  for row in rows:
+    print(f'| {" | ".join(map(str, row))} |')
+
+
+def _path(folder: Path, name: str) -> Path:
+  return folder / f'{name.lower().replace(",", "").replace(" ", "_")}.json'
 
 
 if __name__ == '__main__':

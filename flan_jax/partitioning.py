@@ -141,7 +141,9 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
   types = (AxisType.Explicit,) * len(MESH_AXES)
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
   if slices == 1:
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+    # An axis whose size is no product of dimensions of the torus shares one with another axis.
+    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(grid, MESH_AXES, axis_types=types)
   data, *inside = sizes
   if data % slices:
     raise ValueError(

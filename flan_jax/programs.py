@@ -82,6 +82,8 @@ def plan(args: Namespace, resolved) -> int:
   topology, out = topologies.parse(args.topology), console.console()
   topologies.use_cpu()
   config = resolved.run.train
+  if note := planner.slow_to_compile(config):
+    out.print(note)
   if args.search:
     plans = search.search(config, topology, args.search, planning_report.teller(out))
     planning_report.print_ranking(out, plans)

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from flan_jax.models.config import REMAT_POLICIES
-from flan_jax.planning.plan import ROOM, Plan, StepPlan, plan, products_of
+from flan_jax.planning.plan import ROOM, Plan, StepPlan, plan
 from flan_jax.planning.topologies import Topology
 from flan_jax.train import TrainConfig
 
@@ -56,7 +56,7 @@ def advice(found: Plan, step: StepPlan) -> str:
 def _variants(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
   """Meshes first, those nearest to the run's own, then recomputing less, then smaller parts."""
   chips, rows = topology.num_chips, config.data.batch_rows
-  tensors = [t for t in products_of(topology.shape) if t <= 64 and config.model.mlp_dim % t == 0]
+  tensors = [t for t in _products(topology.shape) if t <= 64 and config.model.mlp_dim % t == 0]
   if config.mesh.rules != 'fsdp_tensor':
     tensors = [1]
   tensors.sort(key=lambda t: abs(math.log2(t / config.mesh.tensor)))
@@ -69,3 +69,11 @@ def _variants(config: TrainConfig, topology: Topology) -> Iterator[TrainConfig]:
         )
         if rows % (microbatches * mesh.fsdp) == 0:
           yield dataclasses.replace(config, model=model, mesh=mesh, microbatches=microbatches)
+
+
+def _products(shape: Sequence[int]) -> list[int]:
+  """Products of some of the dimensions: sizes of a mesh axis that shares none with another."""
+  products = {1}
+  for size in shape:
+    products |= {size * product for product in products}
+  return sorted(products)
