@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 # pytest's -m takes one expression: what `make test` leaves out.
 QUICK := not slow and not kill
 
-.PHONY: help setup demo ablation test test-slow kill-test lint bench lock clean
+.PHONY: help setup demo ablation test test-slow kill-test faults lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists these targets.
@@ -31,6 +31,9 @@ test-slow: .venv/ready  ## Runs the slow tests.
 
 kill-test: .venv/ready  ## Kills training twenty times and compares the resumed runs.
 	@$(RUN) -m pytest -q -m kill
+
+faults: .venv/ready  ## Kills, stops, starves and damages training runs; see docs/faults.md.
+	@$(RUN) benchmarks/faults
 
 lint: .venv/ready  ## Checks style, format and types.
 	@$(RUN) -m ruff check .

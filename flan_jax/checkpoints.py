@@ -203,8 +203,9 @@ class Checkpoints:
     """The newest step whose files are what was written; damaged ones are named and set aside.
 
     A damaged folder `S` is renamed to `damaged-S`, never deleted, so that its step can be saved
-    again. So is one without checksums, `unchecked-S`, but where no other is left. Raises
-    DamagedCheckpointError if there are checkpoints and none is intact.
+    again. So is one without checksums, `unchecked-S`, but where there is no other: beside damaged
+    ones nobody can trust it. Raises DamagedCheckpointError if there are checkpoints and none is
+    intact.
     """
     steps, unchecked = self.steps(), []
     for step in reversed(steps):
@@ -222,11 +223,12 @@ class Checkpoints:
           newer, 'unchecked', f'Checkpoint {self.directory / str(newer)} {why}', report
         )
       return step
-    if unchecked:
+    if unchecked and len(unchecked) == len(steps):
       return unchecked[0]
     if steps:
       raise DamagedCheckpointError(
-        f'Every checkpoint in {self.directory} is damaged (steps {steps}); restore the folder from '
+        f'Every checkpoint in {self.directory} is damaged or without checksums (steps {steps}); '
+        'restore the folder from '
         f'a copy, or choose a new --workdir to start again.'
       )
     return None

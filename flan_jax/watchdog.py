@@ -7,6 +7,7 @@ run of one process is watched as well.
 import contextlib
 import faulthandler
 import os
+import re
 import sys
 import threading
 import time
@@ -20,13 +21,11 @@ from flan_jax.naming import some
 # An evaluation and a compilation may take any time; barriers have limits of their own.
 WATCHED = {goodput.STEP: 'Step', 'data': 'The data of step', 'save': 'The save of step'}
 _BOARD = 'flan_jax/board'
+# What errors of XLA begin with, whatever their Python type.
+_STATUS = re.compile(r'(UNKNOWN|INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): ')
 # Seconds between two lines of a process, and without one until it counts as gone.
 _WRITE_SECONDS = 4.0
 _GONE_SECONDS = 10.0
-
-
-class LostProcessError(RuntimeError):
-  """A collective failed because other processes are gone; the message names them."""
 
 
 class Watchdog:
@@ -47,7 +46,7 @@ class Watchdog:
     end: Callable[[str], None] | None = None,
   ):
     self._watch, self._seconds, self._step = watch, seconds, step
-    self._end = end or _leave
+    self._end = end or _hung
     self._stopped = threading.Event()
     self._board = Board()
 
@@ -60,17 +59,17 @@ class Watchdog:
     return self
 
   def __exit__(self, kind, error, trace):
-    """Raises LostProcessError in place of the error of a collective that others have left."""
+    """Ends the process by the names of the others where they have left a collective."""
     self._seconds = float('inf')
-    if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-      time.sleep(_GONE_SECONDS + _WRITE_SECONDS)  # until who is gone can be told from who is there
-      gone = self._board.silent()
-      if gone:
+    if jax.process_count() > 1 and _STATUS.match(str(error)):
+      # Until who is gone can be told from who is there; process 0 has the service, so it goes last.
+      time.sleep(_GONE_SECONDS + (2 if jax.process_index() else 3) * _WRITE_SECONDS)
+      if gone := self._board.silent():
         why = str(error).splitlines()[0][:200]
-        raise LostProcessError(
+        _leave(
           f'Lost {self._board.named(gone)} at step {self._step()} ({why}). See its log; the same '
           'command goes on from the last checkpoint.'
-        ) from error
+        )
     self._stopped.set()
     self._looking.join()
 
@@ -151,8 +150,13 @@ class Board:
     return some((f'process {process} on {self._hosts[process]}' for process in processes), 4)
 
 
-def _leave(sentence: str) -> None:
+def _hung(sentence: str) -> None:
   faulthandler.dump_traceback(all_threads=True)
+  _leave(sentence)
+
+
+def _leave(sentence: str) -> None:
+  """Ends the process without JAX's shutdown, which would wait for those that are gone."""
   with contextlib.suppress(Exception):
     sys.stdout.flush()
   print(f'flan-jax: {sentence}', file=sys.stderr, flush=True)

@@ -129,6 +129,15 @@ def test_a_checkpoint_without_checksums_is_used_only_where_no_other_is_left(tmp_
     assert saved.latest_intact() == 1
 
 
+def test_beside_a_damaged_checkpoint_one_without_checksums_is_not_trusted(tmp_path):
+  save(tmp_path, [1, 2])
+  flip_a_byte(data_file(tmp_path / '1'))
+  (tmp_path / '2' / checkpoint_files.CHECKSUMS).unlink()
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    with pytest.raises(checkpoint_files.DamagedCheckpointError, match='or without checksums'):
+      saved.latest_intact(lambda line: None)
+
+
 def test_a_damaged_checkpoint_without_checksums_is_refused_in_one_sentence(tmp_path):
   save(tmp_path, [1])
   (tmp_path / '1' / checkpoint_files.CHECKSUMS).unlink()

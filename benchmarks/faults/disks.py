@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import COMPILED, Bench, FailedError, SkippedError, committed
 
 
-def full(bench: Bench, draws: int = 4) -> Iterator[tuple[str, str]]:
+def full(bench: Bench, draws: int = 3) -> Iterator[tuple[str, str]]:
   """A disk, and a limit of a file's size, that the run fills at some moment or other."""
   for _ in range(draws):
     size = int(10 ** bench.rng.uniform(4, 6.5))
@@ -52,7 +52,7 @@ def read_only(bench: Bench) -> Iterator[tuple[str, str]]:
     yield 'token cache read-only', bench.go_on(workdir)
 
 
-def stop_after_a_save(bench: Bench, workdir: Path, steps: int = 8) -> None:
+def stop_after_a_save(bench: Bench, workdir: Path, steps: int = 6) -> None:
   """Runs until some steps are saved and kills it."""
   import signal
 

@@ -10,6 +10,8 @@ from bench import ROOT, SAVES_EACH_STEP, Bench, FailedError, Process, SkippedErr
 sys.path.insert(0, str(ROOT / 'tests'))
 import processes
 
+# JAX ends its processes itself, at once, when the one with its coordination service is gone.
+LEADER = 'Either the leader task was preempted/died'
 # Seconds that a step may take until the watchdog ends its process.
 LIMIT_SECONDS = 15
 
@@ -73,6 +75,8 @@ def _finish(bench: Bench, running: list[Process]) -> None:
 
 def _named(bench: Bench, survivor: Process, lost: str) -> str:
   """The sentence with which a process ends that has lost another; it names the lost one."""
+  if survivor.finish() == -signal.SIGABRT and lost == 'process 0' and LEADER in survivor.said:
+    return "ended by JAX, whose message names the 'leader task'"
   end = bench.refusal(survivor)
   if lost not in end:
     raise FailedError(f'{end} does not name {lost}')

@@ -98,6 +98,6 @@ def _began(phase: str, running: Process, workdir: Path) -> bool:
     'compilation': 'resumed_at_step: 0',
     'first evaluation': COMPILED,
     'steps': '\nstep 4 ',
-    'evaluation': '\nstep 15 ',
+    'evaluation': '\nstep 8 ',
   }
   return signs[phase] in running.said
