@@ -182,6 +182,12 @@ def has_mesh() -> bool:
   return not mesh.empty and not mesh.are_all_axes_manual
 
 
+def on_one_cpu() -> bool:
+  """Whether the program runs on a single CPU device, where what is fast is decided by its cache."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return jax.default_backend() == 'cpu' and (mesh.empty or mesh.size == 1)
+
+
 def per_device(fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
   """`fn` of each device's own part of its arguments; without a mesh `fn` itself.
 

@@ -1,10 +1,5 @@
-"""Attention of every kind: self and cross, training and decoding, differ in where keys come from.
+"""Attention of every kind: self and cross, training and decoding, by where keys come from."""
 
-Einsum letters, here and in layers.py: b batch, t query length, s key length, n query heads,
-k key/value heads, g query heads of each, h head_dim, d embed, f mlp, v vocabulary.
-"""
-
-import functools
 import math
 
 import jax
@@ -12,22 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flan_jax.models.config import TransformerConfig
-from flan_jax.models.layers import (
-  Norm,
-  drop,
-  normal,
-  parameter,
-  softcap,
-  uniform,
-  zeros,
-)
+from flan_jax.models.dot_product import attend
+from flan_jax.models.layers import Norm, normal, parameter, uniform, zeros
 from flan_jax.models.lora import add_adapters, project
 from flan_jax.models.rope import Rotation, rotate
-from flan_jax.partitioning import layout, out, shard
-
-# Added to nothing: scores that the mask hides are replaced by it. Finite, so that a row of
-# padding, which may look at nothing, gets a uniform softmax and not NaN.
-HIDDEN_SCORE = -1e10
+from flan_jax.partitioning import out, shard
 
 
 class Attention(nnx.Module):
@@ -110,89 +94,13 @@ class Attention(nnx.Module):
       query = self.query_norm(query)
     if rotation is not None:
       query = rotate(query, rotation)
-    scores = _scores(query, keys)
-    if self.config.score_scale != 1.0:
-      scores = scores * self.config.score_scale
-    scores = softcap(scores, self.config.attention_softcap)
-    if bias is not None:
-      scores = _add_bias(scores, bias)
-    scores = jnp.where(mask[:, None], scores, HIDDEN_SCORE)
-    weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-    weights = drop(weights, scale)
-    heads = _weighted_sum(weights, values)
+    heads = attend(query, keys, values, mask, bias, scale, self.config)
     return project(self, 'output', heads, 'batch', 'length', 'act_embed')
 
 
 def kv_axes(config: TransformerConfig) -> tuple[str | None, ...]:
   """Logical axes of keys and values, [batch, kv_length, kv_heads, head_dim]."""
   return ('batch', 'kv_length', 'act_heads' if config.kv_heads > 1 else None, None)
-
-
-def _scores(query, keys):
-  """btnh, bskh -> float32 bnts: the queries' products with their keys.
-
-  The softmax is float32, too: bfloat16 tells 256 scores apart between 64 and 128.
-  """
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  if query.shape[2] == keys.shape[2]:
-    axes = out('batch', 'act_heads', 'length', 'kv_length')
-    return product('btnh,bsnh->bnts', query, keys, out_sharding=axes)
-  # Keys are not repeated for the query heads that share them: each step of decoding would copy
-  # them, which takes three times as long as the products (SmolLM2 on a CPU).
-  groups = _group_axes(keys)
-  query = _split_heads(query.transpose(0, 2, 1, 3), keys.shape[2], (*groups, 'length', None))
-  axes = out('batch', *groups, 'length', 'kv_length')
-  scores = product('bkgth,bskh->bkgts', query, keys, out_sharding=axes)
-  return _join_heads(scores, ('length', 'kv_length'))
-
-
-def _weighted_sum(weights, values):
-  """bnts, bskh -> btnh: the values by their weights."""
-  if weights.shape[1] == values.shape[2]:
-    axes = out('batch', 'length', 'act_heads', None)
-    return jnp.einsum('bnts,bsnh->btnh', weights, values, out_sharding=axes)
-  groups = _group_axes(values)
-  weights = _split_heads(weights, values.shape[2], (*groups, 'length', 'kv_length'))
-  axes = out('batch', *groups, 'length', None)
-  heads = jnp.einsum('bkgts,bskh->bkgth', weights, values, out_sharding=axes)
-  return _join_heads(heads, ('length', None)).transpose(0, 2, 1, 3)
-
-
-def _group_axes(kv):
-  """Logical axes of key/value heads and of the query heads of each: a mesh splits one of them."""
-  return ('act_heads', None) if kv.shape[2] > 1 else (None, 'act_heads')
-
-
-def _split_heads(x, kv_heads, axes):
-  """[batch, heads, ...] -> [batch, kv_heads, heads of each, ...]."""
-  shape = (x.shape[0], kv_heads, x.shape[1] // kv_heads, *x.shape[2:])
-  return jax.lax.reshape(x, shape, out_sharding=out('batch', *axes))
-
-
-def _join_heads(x, axes):
-  """The inverse of `_split_heads`."""
-  shape = (x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
-  return jax.lax.reshape(x, shape, out_sharding=out('batch', 'act_heads', *axes))
-
-
-@jax.custom_vjp
-def _add_bias(scores, bias):
-  """Adds [heads, length, kv_length] to [batch, heads, length, kv_length]."""
-  return scores + bias
-
-
-def _add_bias_forward(scores, bias):
-  return scores + bias, bias
-
-
-def _add_bias_backward(bias, gradient):
-  # A sum over rows written as a product, which XLA on CPU computes 60 times as fast.
-  ones = jnp.ones(gradient.shape[0], gradient.dtype, out_sharding=out('batch'))
-  rows = jnp.einsum('bnts,b->nts', gradient, ones, out_sharding=layout(bias))
-  return gradient, rows
-
-
-_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 class RelativeBias(nnx.Module):

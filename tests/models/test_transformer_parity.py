@@ -154,5 +154,6 @@ def test_logits_and_gradients_are_those_of_hugging_face(
     if path in ('token_embedding.table', 'logits_kernel'):
       gradient = gradient[tuple(slice(size) for size in theirs.shape)]
     error = np.abs(gradient - theirs.reshape(gradient.shape)).max()
-    # These weights are large and so are some gradients: 1e-4 of the largest number of each.
-    assert error < 1e-4 * max(1.0, np.abs(theirs).max()), f'{path} {error}'
+    # These weights are large and so are some gradients: 2e-4 of the largest number of each. The
+    # exponentials of XLA's YNNPACK make most of it on a CPU; without them it is 3e-5.
+    assert error < 2e-4 * max(1.0, np.abs(theirs).max()), f'{path} {error}'
