@@ -182,10 +182,16 @@ def has_mesh() -> bool:
   return not mesh.empty and not mesh.are_all_axes_manual
 
 
+def platform() -> str:
+  """'cpu', 'gpu' or 'tpu': of the current mesh, which need not be this machine's, or of JAX."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device is not None else jax.default_backend()
+
+
 def on_one_cpu() -> bool:
-  """Whether the program runs on a single CPU device, where what is fast is decided by its cache."""
+  """Whether the program is for a single CPU device, where what fits the cache decides the speed."""
   mesh = jax.sharding.get_abstract_mesh()
-  return jax.default_backend() == 'cpu' and (mesh.empty or mesh.size == 1)
+  return platform() == 'cpu' and (mesh.empty or mesh.size == 1)
 
 
 def per_device(fn: Callable, in_specs: Any, out_specs: Any) -> Callable:

@@ -24,7 +24,16 @@ from flan_jax.models.layers import (
 )
 from flan_jax.models.rope import rotation
 from flan_jax.models.stack import Context, Stack
-from flan_jax.partitioning import abstract, divisors, layout, on_one_cpu, out, shard, whole
+from flan_jax.partitioning import (
+  abstract,
+  divisors,
+  layout,
+  on_one_cpu,
+  out,
+  platform,
+  shard,
+  whole,
+)
 
 # Tokens of prompts that a CPU encodes at once: with two rows of 512, T5 small reads 32 rows 1.1 to
 # 1.4 times as fast as whole.
@@ -159,7 +168,7 @@ class Transformer(nnx.Module):
     least: as much memory traffic again as decoding needs. So they are copied once, before the
     first step, unless `scan_layers` says that compiling one layer matters more.
     """
-    if self.config.scan_layers and jax.default_backend() != 'cpu':
+    if self.config.scan_layers and platform() != 'cpu':
       return self, cache
     model = copy.copy(self)
     model.decoder = self.decoder.unstacked()
