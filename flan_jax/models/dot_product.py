@@ -113,13 +113,15 @@ def _weighted_sum(weights, values):
 # The gradients of both products are written out for the sake of those of keys and values. JAX's own
 # sum over the first dimension of [length, kv_length], which XLA on CPU turns around for it; here
 # the narrow other factor is turned around.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _query_key(query, keys, axes):
+def _of_query_and_key(query, keys, axes):
   return _float32_product('bnth,bnsh->bnts', query, keys, out_sharding=axes)
 
 
+_query_key = jax.custom_vjp(_of_query_and_key, nondiff_argnums=(2,))
+
+
 def _query_key_forward(query, keys, axes):
-  return _query_key(query, keys, axes), (query, keys)
+  return _of_query_and_key(query, keys, axes), (query, keys)
 
 
 def _query_key_backward(axes, residuals, gradient):
@@ -133,13 +135,15 @@ def _query_key_backward(axes, residuals, gradient):
 _query_key.defvjp(_query_key_forward, _query_key_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _weights_values(weights, values, axes):
+def _of_weights_and_values(weights, values, axes):
   return jnp.einsum('bnts,bnsh->bnth', weights, values, out_sharding=axes)
 
 
+_weights_values = jax.custom_vjp(_of_weights_and_values, nondiff_argnums=(2,))
+
+
 def _weights_values_forward(weights, values, axes):
-  return _weights_values(weights, values, axes), (weights, values)
+  return _of_weights_and_values(weights, values, axes), (weights, values)
 
 
 def _weights_values_backward(axes, residuals, gradient):

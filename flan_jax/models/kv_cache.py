@@ -49,7 +49,8 @@ class KVCache:
   """What decoding a batch needs beside the parameters; a pytree.
 
   A decoder without encoder has its prompts, padded at the end, in the slots before the answers'.
-  What layers have is stacked, or after `unstacked` a tuple of one [batch, ...] for each.
+  What layers have is stacked, or a tuple of one [batch, ...] for each: all of it after `unstacked`,
+  and what the encoder gave from the start where layers are to be read apart.
 
   Attributes:
     key, value: of the decoder's own tokens, [layers, batch, kv_heads, head_dim, slots]; the last

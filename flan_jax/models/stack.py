@@ -192,6 +192,8 @@ class Stack(nnx.Module):
 
   def unstacked(self) -> 'Stack':
     """The same stack with a copy of each layer's parameters, for a loop that reads them often."""
+    if isinstance(self.layers, nnx.List):
+      return self
     stack = copy.copy(self)
     take = [operator.itemgetter(i) for i in range(self.num_layers)]
     stack.layers = nnx.List(jax.tree.map(one, self.layers) for one in take)

@@ -149,7 +149,11 @@ class Transformer(nnx.Module):
     def project(layer):
       return jax.tree.map(to_cache, layer.cross_attention.project_kv(encoded))
 
-    cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
+    if self._reads_layers_apart():
+      layers = self.decoder.unstacked().layers
+      cross_key, cross_value = zip(*map(project, layers), strict=True)
+    else:
+      cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
     empty = self._empty_slots(tokens.shape[0], max_length)
     return KVCache(
       key=empty,
@@ -168,11 +172,14 @@ class Transformer(nnx.Module):
     least: as much memory traffic again as decoding needs. So they are copied once, before the
     first step, unless `scan_layers` says that compiling one layer matters more.
     """
-    if self.config.scan_layers and platform() != 'cpu':
+    if not self._reads_layers_apart():
       return self, cache
     model = copy.copy(self)
     model.decoder = self.decoder.unstacked()
     return model, cache.unstacked()
+
+  def _reads_layers_apart(self) -> bool:
+    return not self.config.scan_layers or platform() == 'cpu'
 
   def decode_step(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """One more token of each row: `decode_block` of int32 [batch], logits [batch, vocab]."""
@@ -199,7 +206,8 @@ class Transformer(nnx.Module):
         tokens = jnp.where(is_first, cache.first_tokens[:, None], tokens)
       context = self._block_context(cache, length)
       x = self.token_embedding(tokens)
-      x, updated = self.decoder(x, context, cache=cache.of_layers)
+      decoder = self.decoder.unstacked() if isinstance(cache.cross_key, tuple) else self.decoder
+      x, updated = decoder(x, context, cache=cache.of_layers)
       logits = self.head()(self._scaled(x))
     return logits, dataclasses.replace(cache, **updated, position=cache.position + length)
 
