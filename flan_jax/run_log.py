@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import flan_jax
-from flan_jax import goodput, guard, metrics, watchdog
+from flan_jax import goodput, guard, metrics, watchdog, whole_file
 from flan_jax.naming import listing
 
 
@@ -175,7 +175,7 @@ def write_facts(workdir: Path, config, mesh, loader, state) -> None:
   mixture = loader.statistics(num_windows=4).to_json()
   mixture['left_out'] = dict(loader.mixture.left_out)
   for name, value in (('run', facts), ('mixture', mixture)):
-    (workdir / f'{name}.json').write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+    whole_file.write(workdir / f'{name}.json', json.dumps(value, indent=1) + '\n')
   print('  '.join(f'{k}: {v}' for k, v in facts.items() if k not in ('started',)))
   if loader.mixture.left_out:
     print(f'left out for their licences: {listing(loader.mixture.left_out)} (mixture.json)')

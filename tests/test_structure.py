@@ -51,7 +51,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'goodput': {'whole_file'},
   'replicas': {'checkpoints'},
   'watchdog': {'goodput', 'multihost'},
-  'run_log': {'console', 'goodput', 'guard', 'metrics', 'partitioning', 'watchdog'},
+  'run_log': {'console', 'goodput', 'guard', 'metrics', 'partitioning', 'watchdog', 'whole_file'},
   'preemption': set(),
   'roll_call': {'preemption'},
   'multihost': {'preemption', 'roll_call'},
