@@ -24,7 +24,7 @@ import numpy as np
 import t5_small
 from flax import nnx
 
-from flan_jax import checkpoints, optimizers, partitioning
+from flan_jax import checkpoints, optimizers, parameter_names, partitioning
 from flan_jax.models.transformer import Transformer
 
 
@@ -58,7 +58,7 @@ def make_state(config: Any) -> Any:
   @jax.jit
   def create(key):
     model = Transformer(config, nnx.Rngs(params=key))
-    return model, optimizer.init(dict(partitioning.variables(model)))
+    return model, optimizer.init(dict(parameter_names.variables(model)))
 
   return create(jax.random.key(0))
 

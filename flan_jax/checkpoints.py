@@ -18,7 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from flan_jax import checkpoint_files, partitioning
+from flan_jax import checkpoint_files, parameter_names
 from flan_jax.checkpoint_files import DamagedCheckpointError, free_name, verify, write_checksums
 
 PARAMETERS = 'parameters'
@@ -62,7 +62,7 @@ class CheckpointConfig:
 def named_arrays(tree: Any) -> dict[str, Any]:
   """Flattens a pytree to {path: leaf}, e.g. {'decoder.layers.attention.query': ...}."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {partitioning.path_string(path): leaf for path, leaf in leaves}
+  return {parameter_names.path_string(path): leaf for path, leaf in leaves}
 
 
 class Checkpoints:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import adafactor as adafactor_lib
-from flan_jax import partitioning
+from flan_jax import parameter_names, partitioning
 from flan_jax.naming import unknown
 
 Schedule = Callable[[Any], jax.Array]
@@ -212,7 +212,7 @@ def _by_path(init, update, schedule, clip_global_norm, axes) -> Optimizer:
 
 def _flatten(tree) -> dict:
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {partitioning.path_string(path): leaf for path, leaf in leaves}
+  return {parameter_names.path_string(path): leaf for path, leaf in leaves}
 
 
 def _axes(params, axes) -> dict:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from flan_jax import parameter_names
 from flan_jax.naming import unknown
 
 MESH_AXES = ('data', 'fsdp', 'tensor', 'sequence')
@@ -309,8 +310,8 @@ def check_divisible(fn: Callable, *args) -> None:
     # A new function, as eval_shape remembers what it traced.
     shapes = jax.eval_shape(lambda *args: fn(*args), *args)
   sizes = dict(jax.sharding.get_abstract_mesh().shape)
-  for path, variable in variables(shapes):
-    axes = _stacked_axes(variable)
+  for path, variable in parameter_names.variables(shapes):
+    axes = parameter_names.axes_of(variable)
     for axis, length, entry in zip(axes, variable.get_value().shape, spec(*axes), strict=True):
       mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
       parts = math.prod(sizes[mesh_axis] for mesh_axis in mesh_axes)
@@ -325,7 +326,7 @@ def check_divisible(fn: Callable, *args) -> None:
 
 def logical_axes(model: Any) -> Any:
   """`model`'s pytree with each parameter replaced by the tuple of its logical axes."""
-  axes = [_stacked_axes(variable) for _, variable in variables(model)]
+  axes = [parameter_names.axes_of(variable) for _, variable in parameter_names.variables(model)]
   return jax.tree.unflatten(jax.tree.structure(model), axes)
 
 
@@ -343,18 +344,12 @@ class ParameterRow:
 def parameter_table(model: Any) -> list[ParameterRow]:
   """One row for each parameter of `model`, concrete or abstract, in the order of its pytree."""
   rows = []
-  for path, variable in variables(model):
+  for path, variable in parameter_names.variables(model):
     value = variable.get_value()
     size = math.prod(value.shape) * np.dtype(value.dtype).itemsize
-    layout = spec(*_stacked_axes(variable))
+    layout = spec(*parameter_names.axes_of(variable))
     rows.append(ParameterRow(path, tuple(value.shape), str(value.dtype), layout, size))
   return rows
-
-
-def path_string(keypath: tuple) -> str:
-  """The name of the leaf at `keypath`, such as 'decoder.layers.attention.query'."""
-  # An nnx variable is a node of its own above its array, and calls it `value`.
-  return _join(keypath[:-1] if getattr(keypath[-1], 'name', None) == 'value' else keypath)
 
 
 def divisors(number: int) -> list[int]:
@@ -367,33 +362,10 @@ def nearest(number: int, choices: list[int]) -> int:
   return min(choices, key=lambda choice: abs(choice - number))
 
 
-def is_variable(x: Any) -> bool:
-  """Whether `x` is a parameter with its metadata, the leaf of a model."""
-  return hasattr(x, 'get_metadata')
-
-
-def variables(model: Any) -> list[tuple[str, Any]]:
-  """(path, variable) of every parameter of a pytree of nnx variables."""
-  flat = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_variable)[0]
-  return [(_join(path), variable) for path, variable in flat if is_variable(variable)]
-
-
-def _join(keypath) -> str:
-  return '.'.join(
-    str(getattr(key, 'name', getattr(key, 'key', getattr(key, 'idx', key)))) for key in keypath
-  )
-
-
 def _current_rules() -> dict[str, Any]:
   if not has_mesh():
     return _UNSHARDED
   return {**PRESETS[_rules.value.preset], **dict.fromkeys(_rules.value.whole)}
-
-
-def _stacked_axes(variable) -> tuple[str | None, ...]:
-  axes = variable.get_metadata()['axes']
-  stacked = len(variable.get_value().shape) - len(axes)
-  return ('layers',) * stacked + tuple(axes)
 
 
 def _uses(rules: str, mesh_axis: str) -> bool:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flan_jax import checkpoint_files, checkpoints, guard, multihost, partitioning
+from flan_jax import checkpoint_files, checkpoints, guard, multihost, parameter_names, partitioning
 from flan_jax.models import lora, transformer
 from flan_jax.models.config import TransformerConfig, differences
 from flan_jax.naming import some
@@ -56,7 +56,7 @@ def split(model: transformer.Transformer, config: Any) -> tuple[Parameters, Para
   if pattern is None and config.model.lora is not None:
     pattern = rf'{lora.SUFFIX}\.'
   parts: tuple[Parameters, Parameters] = {}, {}
-  for path, variable in partitioning.variables(model):
+  for path, variable in parameter_names.variables(model):
     parts[pattern is not None and not re.search(pattern, path)][path] = variable
   if not parts[0]:
     raise ValueError(
@@ -69,8 +69,8 @@ def split(model: transformer.Transformer, config: Any) -> tuple[Parameters, Para
 def join(model: transformer.Transformer, *parts: Parameters) -> transformer.Transformer:
   """The model with the parameters of `split`'s parts in place of its own."""
   named = {path: variable for part in parts for path, variable in part.items()}
-  paths = [path for path, _ in partitioning.variables(model)]
-  structure = jax.tree.structure(model, is_leaf=partitioning.is_variable)
+  paths = [path for path, _ in parameter_names.variables(model)]
+  structure = jax.tree.structure(model, is_leaf=parameter_names.is_variable)
   return jax.tree.unflatten(structure, [named[path] for path in paths])
 
 
@@ -104,7 +104,12 @@ def restore_or_initialize(
     state = TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard.GuardState.create())
     return state, base
   print('Starting from scratch.')
-  return jax.jit(create)(key), None
+  return jax.jit(create, compiler_options=_run_once())(key), None
+
+
+def _run_once() -> dict[str, str] | None:
+  """Compiler options: on a CPU, LLVM's level 1 compiles random draws 2.6 times as fast as 3."""
+  return {'xla_backend_optimization_level': '1'} if jax.default_backend() == 'cpu' else None
 
 
 def to_save(
@@ -119,7 +124,7 @@ def _start_from(folder, config, abstract, key):
   """The model with the parameters of the checkpoint `folder`, its adapters new if not there."""
   checkpoint_files.verify(folder)
   step = int(folder.name)
-  wanted = dict(partitioning.variables(_as_stored(abstract, config)))
+  wanted = dict(parameter_names.variables(_as_stored(abstract, config)))
   with checkpoints.Checkpoints(folder.parent) as source:
     made_as = TransformerConfig(**source.meta(step)['model'])
     if changed := differences(made_as, config.model):
@@ -136,7 +141,7 @@ def _start_from(folder, config, abstract, key):
 
   def adapters(key):
     model = transformer.Transformer(config.model, nnx.Rngs(params=key))
-    return {path: x for path, x in partitioning.variables(model) if path in new}
+    return {path: x for path, x in parameter_names.variables(model) if path in new}
 
   return join(abstract, found, jax.jit(adapters)(key))
 

@@ -8,7 +8,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flan_jax import beam_search, decoding, partitioning
+from flan_jax import beam_search, decoding, parameter_names, partitioning
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.kv_cache import KVCache
 from flan_jax.models.transformer import Transformer
@@ -33,7 +33,7 @@ def _model():
 
   def fill(path, leaf):
     value = rng.normal(size=leaf.shape).astype(np.float32)
-    name = partitioning.path_string(path)
+    name = parameter_names.path_string(path)
     if name.endswith('scale'):
       value = np.ones_like(value)
     elif name == 'logits_kernel':

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from flan_jax import partitioning
+from flan_jax import parameter_names, partitioning
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.transformer import Transformer
 from flan_jax.partitioning import MeshConfig
@@ -219,11 +219,11 @@ def test_paths_name_parameters_and_stacked_axes_begin_with_layers():
   assert named[('layers', 'heads', 'head_dim', 'embed')] == [(2, 4, 8, 32)] * 3
   assert named[('vocab', 'embed')] == [(256, 32)]
   paths = [
-    partitioning.path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(model)[0]
+    parameter_names.path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(model)[0]
   ]
   assert paths == [row.path for row in partitioning.parameter_table(model)]
   assert len(set(paths)) == len(paths)
   assert 'decoder.layers.attention.value' in paths
   assert 'logits_kernel' in paths
   plain = jax.tree_util.tree_flatten_with_path({'a': [np.ones(2), {'value': 1}]})[0]
-  assert [partitioning.path_string(path) for path, _ in plain] == ['a.0', 'a.1.value']
+  assert [parameter_names.path_string(path) for path, _ in plain] == ['a.0', 'a.1.value']

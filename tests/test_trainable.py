@@ -12,7 +12,14 @@ import tiny
 from flax import nnx
 from test_train import arrays, assert_same
 
-from flan_jax import checkpoint_files, checkpoints, partitioning, train, train_state
+from flan_jax import (
+  checkpoint_files,
+  checkpoints,
+  parameter_names,
+  partitioning,
+  train,
+  train_state,
+)
 from flan_jax.models import lora
 from flan_jax.models.config import Lora
 from flan_jax.models.transformer import Transformer
@@ -151,10 +158,10 @@ def test_new_adapters_add_nothing_and_merged_ones_add_the_same(adapted):
   ones = np.ones((2, 12), np.int32)
   batch |= {'encoder_segment_ids': ones, 'decoder_segment_ids': ones}
   run = jax.jit(Transformer.__call__)
-  named = dict(partitioning.variables(model))
+  named = dict(parameter_names.variables(model))
   plain = _with(model, lora=None, leaves=[x for n, x in named.items() if lora.SUFFIX not in n])
   silent = jax.tree_util.tree_map_with_path(
-    lambda path, x: np.zeros_like(x) if '_lora.b' in partitioning.path_string(path) else x, model
+    lambda path, x: np.zeros_like(x) if '_lora.b' in parameter_names.path_string(path) else x, model
   )
   np.testing.assert_array_equal(run(silent, batch), run(plain, batch))
   leaves = []

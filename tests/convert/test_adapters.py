@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
-from flan_jax import checkpoints, partitioning
+from flan_jax import checkpoints, parameter_names, partitioning
 from flan_jax.convert import exporting, huggingface, importing, peft
 from flan_jax.convert.source import ConvertError
 from flan_jax.models.config import Lora, TransformerConfig
@@ -66,7 +66,7 @@ def test_pefts_adapters_are_what_merging_adds(adapted, tmp_path):
   values = json.loads((adapters / peft.CONFIG).read_text())
   assert values['target_modules'] == ['down_proj', 'o_proj', 'q_proj', 'v_proj']
   assert (values['r'], values['lora_alpha'], values['task_type']) == (3, 6.0, 'CAUSAL_LM')
-  kernels = dict(partitioning.variables(model))
+  kernels = dict(parameter_names.variables(model))
   frozen = {
     'q_proj': kernels['decoder.layers.attention.query'][...][1].reshape(32, 32),
     'v_proj': kernels['decoder.layers.attention.value'][...][1].reshape(32, 16),

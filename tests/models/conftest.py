@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flan_jax import partitioning
+from flan_jax import parameter_names
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.transformer import Transformer
 
@@ -135,7 +135,7 @@ def build():
     unused = set(named)
 
     def fill(path, value):
-      path = partitioning.path_string(path)
+      path = parameter_names.path_string(path)
       array = named[path]
       unused.remove(path)
       if 'attention' in path and '_norm' not in path:

@@ -10,7 +10,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flan_jax import partitioning
+from flan_jax import parameter_names
 from flan_jax.models.attention import attention_mask, relative_bucket
 from flan_jax.models.layers import Norm, drop, dropout_scales
 
@@ -34,7 +34,7 @@ def test_initial_values_spread_as_those_of_t5x(wide):
     'decoder.layers.mlp.down': 512**-0.5,
   }
   values = {
-    partitioning.path_string(path): np.asarray(value)
+    parameter_names.path_string(path): np.asarray(value)
     for path, value in jax.tree_util.tree_flatten_with_path(wide)[0]
   }
   for path, deviation in deviations.items():

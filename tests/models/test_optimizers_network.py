@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from flan_jax import losses, optimizers, partitioning
+from flan_jax import losses, optimizers, parameter_names
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.transformer import Transformer
 
@@ -73,7 +73,7 @@ def test_ten_steps_of_adafactor_are_those_of_t5x(shared, t5x_parameters, build):
 
   trained = {key[14:]: arrays[key] for key in arrays.files if key.startswith('train10/param/')}
   leaves = jax.tree_util.tree_leaves_with_path(model)
-  ours = {partitioning.path_string(path): np.asarray(leaf) for path, leaf in leaves}
+  ours = {parameter_names.path_string(path): np.asarray(leaf) for path, leaf in leaves}
   theirs = t5x_parameters(trained)
   assert ours.keys() == theirs.keys()
   for path in ours:

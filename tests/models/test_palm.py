@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from flan_jax import decoding, main, partitioning
+from flan_jax import decoding, main, parameter_names, partitioning
 from flan_jax.models.transformer import Transformer
 
 GIN_MODELS = Path(__file__).resolve().parents[2] / 'gin' / 'models'
@@ -36,7 +36,7 @@ def palm(build):
     lambda leaf: (leaf + 0.3 * random.standard_normal(leaf.shape)).astype(leaf.dtype), build(config)
   )
   found, _ = jax.tree_util.tree_flatten_with_path(model)
-  return model, {partitioning.path_string(path): np.float64(leaf) for path, leaf in found}
+  return model, {parameter_names.path_string(path): np.float64(leaf) for path, leaf in found}
 
 
 def layer_norm(x, scale):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flan_jax import losses, partitioning
+from flan_jax import losses, parameter_names, partitioning
 from flan_jax.models import stack as stack_lib
 from flan_jax.models import transformer
 from flan_jax.models.transformer import Transformer
@@ -44,7 +44,7 @@ def _assert_same(ours, theirs, tolerance=1e-5):
   for (path, a), b in zip(
     jax.tree_util.tree_flatten_with_path(ours[1])[0], jax.tree.leaves(theirs[1]), strict=True
   ):
-    name = partitioning.path_string(path)
+    name = parameter_names.path_string(path)
     scale = max(1.0, np.abs(b).max())
     np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=name)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax import losses, partitioning
+from flan_jax import losses, parameter_names
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.transformer import Transformer
 
@@ -83,7 +83,7 @@ def test_loss_and_gradients_are_those_of_t5x(t5x, t5x_parameters):
   flat = jax.tree_util.tree_flatten_with_path(gradients)[0]
   assert len(flat) == len(expected)
   for path, ours in flat:
-    path = partitioning.path_string(path)
+    path = parameter_names.path_string(path)
     theirs = expected[path]
     if path in ('token_embedding.table', 'logits_kernel'):
       used = tuple(slice(size) for size in theirs.shape)
@@ -145,7 +145,7 @@ def test_logits_and_gradients_are_those_of_hugging_face(
   expected = {key[5:]: arrays[key] for key in arrays.files if key.startswith('grad/')}
   expected = {k: v for k, v in hf_parameters(expected).items() if not (tied and 'logits' in k)}
   ours = {
-    partitioning.path_string(path): np.asarray(gradient)
+    parameter_names.path_string(path): np.asarray(gradient)
     for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]
   }
   assert ours.keys() == expected.keys()
