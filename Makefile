@@ -40,12 +40,19 @@ lint: .venv/ready  ## Checks style, format and types.
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m pyright
 
-bench: .venv/ready  ## Installs PyTorch and Transformers, then runs the benchmarks beside them.
+BENCH := runs/benchmarks
+bench: .venv/ready  ## Installs PyTorch and Transformers, and runs the benchmarks beside them.
 	@$(RUN) -m pip install --quiet -r requirements/bench.txt
-	@$(RUN) benchmarks/data_pipeline.py --seqio
-	@$(RUN) benchmarks/prepare.py
-	@$(RUN) benchmarks/train_step.py
+	@mkdir -p $(BENCH)
+	@$(RUN) benchmarks/train_step.py --out $(BENCH)/1_small.json
+	@$(RUN) benchmarks/train_step.py --model t5_1_1_base --rows 2 --out $(BENCH)/2_base.json
+	@$(RUN) benchmarks/train_step.py --model smollm2_135m --rows 2 --out $(BENCH)/3_llama.json
+	@$(RUN) benchmarks/startup.py --out $(BENCH)/4_startup.json
+	@$(RUN) benchmarks/data_pipeline.py --seqio --out $(BENCH)/5_data.json
+	@$(RUN) benchmarks/prepare.py --out $(BENCH)/6_prepare.json
+	@$(RUN) benchmarks/page.py $(BENCH)/*.json
 	@$(RUN) benchmarks/decode.py
+	@$(RUN) benchmarks/checkpoint.py
 
 # What is pinned stays pinned unless setup.py forbids it; UPGRADE=1 takes the newest of everything.
 LOCKED := requirements/locked.txt

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from statistics import NormalDist
 from typing import Any
 
+import measure
 import numpy as np
 
 from flan_jax.data import cache, vocabularies
@@ -34,35 +35,32 @@ TASK_SHARE = 0.5  # of the variance of log lengths that is between tasks
 def main() -> None:
   arguments = parse_arguments()
   if arguments.measure:
-    measure = measure_seqio if arguments.measure == 'seqio' else measure_flan_jax
-    print(json.dumps(measure(arguments)))
+    run = measure_seqio if arguments.measure == 'seqio' else measure_flan_jax
+    print(json.dumps(run(arguments)))
     return
+  if arguments.quick:
+    arguments.tasks, arguments.rows, arguments.seqio = 5, 200, False
   with tempfile.TemporaryDirectory() as temporary:
     arguments.cache_dir = pathlib.Path(arguments.cache_dir or temporary)
     build_cache(arguments.cache_dir, arguments.tasks)
     bring_to_memory(arguments.cache_dir / 'tasks')
-    result = {
-      'lengths': [arguments.input_length, arguments.target_length],
-      'flan_jax': measure_in_new_process(arguments, 'flan_jax'),
-    }
+    programs = {'flan_jax': measure_in_new_process(arguments, 'flan_jax')}
+    lengths = f'{arguments.input_length}/{arguments.target_length}'
+    work = f'{arguments.tasks:,} tasks, rows of {lengths}, batches of {arguments.batch_rows}'
     if arguments.seqio:
       arguments.tasks = min(arguments.tasks, arguments.seqio_tasks)
       build_cache(arguments.cache_dir, arguments.tasks)
       build_seqio_cache(arguments.cache_dir, arguments.tasks)
       bring_to_memory(arguments.cache_dir / 'seqio')
       arguments.rows = arguments.seqio_rows
-      result['seqio'] = measure_in_new_process(arguments, 'seqio')
-      ours, theirs = result['flan_jax'], result['seqio']
-      result['ratio'] = {
-        'rows_per_second': ours['rows_per_second'] / theirs['rows_per_second'],
-        'seconds_to_first_batch': theirs['seconds_to_first_batch'] / ours['seconds_to_first_batch'],
-        'peak_memory': theirs['peak_memory_mb'] / ours['peak_memory_mb'],
-      }
-  print(json.dumps(result, indent=2))
+      programs['seqio'] = measure_in_new_process(arguments, 'seqio')
+      work += f'; SeqIO {arguments.tasks:,} tasks'
+  figures = {'work': work, 'programs': programs}
+  measure.finish('data_pipeline', measure.with_ratios(figures, 'rows_per_second'), arguments)
 
 
 def parse_arguments() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description='Measures the loader on FLAN-like lengths.')
+  parser = measure.parser(__doc__, repeats=1)
   parser.add_argument('--tasks', type=int, default=1836, help='tasks in the mixture')
   parser.add_argument('--rows', type=int, default=30_000, help='rows to read from the loader')
   parser.add_argument('--batch_rows', type=int, default=64, help='rows of a step')
@@ -78,13 +76,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure_in_new_process(arguments: argparse.Namespace, reader: str) -> dict[str, Any]:
-  """Runs this file again with --measure, so that start-up and memory are the reader's own."""
+  """Runs this file --repeats times with --measure, so that start-up and memory are the reader's.
+
+  Returns the figures of the process whose rate is the median, and the rates of all.
+  """
   options = ('tasks', 'rows', 'batch_rows', 'input_length', 'target_length', 'cache_dir')
   command = [sys.executable, __file__, '--measure', reader]
   command += [f'--{name}={getattr(arguments, name)}' for name in options]
-  command += [f'--started={time.time()}']
-  done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-  return json.loads(done.stdout.splitlines()[-1])
+  runs = []
+  for _ in range(arguments.repeats):
+    started = f'--started={time.time()}'
+    done = subprocess.run([*command, started], stdout=subprocess.PIPE, text=True, check=True)
+    runs.append(json.loads(done.stdout.splitlines()[-1]))
+  runs.sort(key=lambda run: run['rows_per_second'])
+  rates = [round(run['rows_per_second']) for run in runs]
+  return {**runs[len(runs) // 2], 'rows_per_second_of_each': rates}
 
 
 def mixture_name(num_tasks: int) -> str:
@@ -286,7 +292,7 @@ def _memory() -> dict[str, float]:
   status = dict(line.split(':', 1) for line in lines)
   kilobytes = {name: int(status[name].split()[0]) for name in ('VmHWM', 'RssAnon', 'RssFile')}
   return {
-    'peak_memory_mb': kilobytes['VmHWM'] / 1024,
+    'peak_mb': kilobytes['VmHWM'] / 1024,
     'anonymous_memory_mb': kilobytes['RssAnon'] / 1024,
     'file_pages_mb': kilobytes['RssFile'] / 1024,
     'threads': int(status['Threads']),

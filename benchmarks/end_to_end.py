@@ -12,13 +12,13 @@ first steps, which compile and warm up, are left out. Each runs in a process of 
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
 
+import measure
 import numpy as np
-import t5_small
+import peers
 
 WARM_UP_STEPS = 2
 
@@ -30,7 +30,7 @@ def run_ours(args) -> list[tuple[float, float]]:
   from flan_jax import optimizers, partitioning, train, train_state
 
   config = train.TrainConfig(
-    model=t5_small.our_config(),
+    model=peers.our_config(args.model),
     data=train.DataConfig(
       args.cache_dir,
       args.mixture,
@@ -70,7 +70,7 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
   from flan_jax.data import cache
   from flan_jax.data.mixture import resolve
 
-  torch.set_num_threads(os.cpu_count() or 1)
+  peers.torch_device()
   examples = []
   for task in resolve(args.mixture, args.cache_dir).tasks:
     data = cache.TaskCache.open(args.cache_dir, task, 'train')
@@ -97,7 +97,7 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
     def on_step_end(self, *args, **kwargs):
       times.append(time.perf_counter())
 
-  model = t5_small.hugging_face_model()
+  model = peers.hugging_face_model(args.model)
   with tempfile.TemporaryDirectory() as folder:
     Trainer(
       model=model,
@@ -128,39 +128,52 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
   )
 
 
+PROGRAMS = {'flan_jax': run_ours, 'hugging_face': run_hugging_face}
+
+
 def main() -> None:
-  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+  parser = measure.parser(__doc__)
   parser.add_argument('--cache_dir', required=True)
   parser.add_argument('--mixture', default='cot')
+  parser.add_argument('--model', choices=peers.MODELS, default='t5_1_1_small')
   parser.add_argument('--inputs_length', type=int, default=256)
   parser.add_argument('--targets_length', type=int, default=192)
   parser.add_argument('--rows', type=int, default=8, help='packed rows of our batch')
   parser.add_argument('--examples', type=int, default=32, help="examples of the Trainer's batch")
   parser.add_argument('--steps', type=int, default=12, help='measured steps a process')
-  parser.add_argument('--repeats', type=int, default=2, help='processes of each, in turns')
-  parser.add_argument('--json', help='also write the figures there')
-  parser.add_argument('--run', choices=('ours', 'hugging_face'), help=argparse.SUPPRESS)
+  parser.add_argument('--run', choices=PROGRAMS, help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.quick:
+    args.model, args.steps, args.repeats = 'tiny', 2, 1
   if args.run:
-    print(json.dumps((run_ours if args.run == 'ours' else run_hugging_face)(args)))
+    timed = PROGRAMS[args.run](args)
+    print(json.dumps({'steps': timed, 'peak_mb': measure.peak_mb()}))
     return
-  rates = {'ours': [], 'hugging_face': []}
+  runs = {program: [] for program in PROGRAMS if program == 'flan_jax' or peers.installed()}
   for _ in range(args.repeats):
-    for program, found in rates.items():
-      timed = t5_small.in_own_process(program)
-      found.append(sum(tokens for _, tokens in timed) / sum(seconds for seconds, _ in timed))
-  medians = {program: statistics.median(found) for program, found in rates.items()}
+    for program, found in runs.items():
+      found.append(measure.in_own_process(program))
   figures = {
-    'work': f'T5 1.1 small, float32, Adafactor, {args.mixture}',
-    'ours_rows': f'{args.rows} x {args.inputs_length}/{args.targets_length}',
-    'hugging_face_examples': args.examples,
-    'useful_tokens_per_second': {p: [round(r) for r in found] for p, found in rates.items()},
-    'ours_over_hugging_face': round(medians['ours'] / medians['hugging_face'], 2),
+    'work': f'{args.model}, {args.mixture}: rows of {args.inputs_length}/{args.targets_length}, '
+    f'packed, {args.rows} a step, beside {args.examples} examples by length',
+    'dtype': 'float32',
+    'positions': args.rows * (args.inputs_length + args.targets_length),
+    'programs': {program: figures_of(found) for program, found in runs.items()},
   }
-  print(json.dumps(figures, indent=1))
-  if args.json:
-    with open(args.json, 'w', encoding='utf-8') as f:
-      json.dump(figures, f, indent=1)
+  measure.finish('end_to_end', measure.with_ratios(figures, 'real_tokens_per_second'), args)
+
+
+def figures_of(runs: list[dict]) -> dict:
+  """One program's figures over all its processes."""
+  steps = [step for run in runs for step in run['steps']]
+  rates = [sum(n for _, n in run['steps']) / sum(s for s, _ in run['steps']) for run in runs]
+  return {
+    'seconds': measure.spread([seconds for seconds, _ in steps]),
+    'real_tokens': round(statistics.mean(tokens for _, tokens in steps)),
+    'real_tokens_per_second': round(statistics.median(rates)),
+    'of_each_process': [round(rate) for rate in rates],
+    'peak_mb': max(run['peak_mb'] for run in runs),
+  }
 
 
 if __name__ == '__main__':

@@ -11,17 +11,17 @@ program runs in a process of its own, in turns.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
 import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import measure
 
 VOCABULARY = Path(__file__).resolve().parent.parent / 'tasks/data/demo/vocabulary.model'
 WORDINGS = [
@@ -152,7 +152,8 @@ def run_seqio(args) -> dict[str, float]:
   made = seqio.get_mixture_or_task('benchmark').get_dataset(None, 'train', shuffle=False)
   count = sum(1 for _ in made.as_numpy_iterator())
   assert count == args.examples
-  return {'examples': count, 'cpu_seconds': time.process_time() - started}
+  seconds = time.process_time() - started
+  return {'examples': count, 'cpu_seconds': seconds, 'megabytes': _peak_megabytes()}
 
 
 def _peak_megabytes() -> float:
@@ -160,46 +161,45 @@ def _peak_megabytes() -> float:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+  parser = measure.parser(__doc__)
   parser.add_argument('--vocabulary', default=str(VOCABULARY), help='a SentencePiece model')
   parser.add_argument('--examples', type=int, default=20_000, help='a multiple of ten')
-  parser.add_argument('--repeats', type=int, default=3, help='processes of each program, in turns')
   parser.add_argument('--memory', type=int, help='also run ours over so many examples')
-  parser.add_argument('--json', help='also write the figures there')
-  parser.add_argument('--run', choices=('ours', 'seqio'), help=argparse.SUPPRESS)
+  parser.add_argument('--run', choices=('flan_jax', 'seqio'), help=argparse.SUPPRESS)
   args = parser.parse_args()
+  if args.quick:
+    args.examples, args.repeats = 100, 1
   if args.run:
-    print(json.dumps(run_ours(args) if args.run == 'ours' else run_seqio(args)))
+    print(json.dumps(run_ours(args) if args.run == 'flan_jax' else run_seqio(args)))
     return
-  rates: dict[str, list[float]] = {'ours': [], 'seqio': []}
+  runs = {'flan_jax': [], 'seqio': []}
+  if args.quick or not importlib.util.find_spec('seqio'):
+    del runs['seqio']
   for _ in range(args.repeats):
-    for program, measured in rates.items():
-      figures = _in_own_process(program, sys.argv[1:])
-      measured.append(figures['examples'] / figures['cpu_seconds'])
-  median = {program: statistics.median(measured) for program, measured in rates.items()}
-  found: dict[str, Any] = {
-    'examples': args.examples,
-    'examples_per_cpu_second': {program: round(value) for program, value in median.items()},
-    'spread': {p: [round(min(m)), round(max(m))] for p, m in rates.items()},
-    'ours_over_seqio': round(median['ours'] / median['seqio'], 2),
+    for program, found in runs.items():
+      found.append(measure.in_own_process(program))
+  figures: dict[str, Any] = {
+    'work': f'{args.examples:,} examples of some 75 words in ten wordings, of one core',
+    'programs': {program: figures_of(found) for program, found in runs.items()},
   }
   if args.memory:
-    figures = _in_own_process('ours', [*sys.argv[1:], '--examples', str(args.memory)])
-    found['memory'] = {
+    large = measure.in_own_process('flan_jax', f'--examples={args.memory}')
+    figures['memory'] = {
       'examples': args.memory,
-      'megabytes_after_a_tenth': round(figures['megabytes_after_a_tenth']),
-      'megabytes_at_the_end': round(figures['megabytes']),
+      'megabytes_after_a_tenth': round(large['megabytes_after_a_tenth']),
+      'megabytes_at_the_end': round(large['megabytes']),
     }
-  print(json.dumps(found, indent=1))
-  if args.json:
-    with open(args.json, 'w', encoding='utf-8') as f:
-      json.dump(found, f, indent=1)
+  measure.finish('prepare', measure.with_ratios(figures, 'examples_per_second'), args)
 
 
-def _in_own_process(program: str, arguments: list[str]) -> dict[str, float]:
-  command = [sys.executable, __file__, *arguments, '--run', program]
-  done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-  return json.loads(done.stdout.splitlines()[-1])
+def figures_of(runs: list[dict[str, float]]) -> dict[str, Any]:
+  """One program's figures over all its processes; seconds are of CPU time."""
+  seconds = measure.spread([run['cpu_seconds'] for run in runs])
+  return {
+    'seconds': seconds,
+    'examples_per_second': round(runs[0]['examples'] / seconds['median']),
+    'peak_mb': round(max(run['megabytes'] for run in runs)),
+  }
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def train(args: Namespace, resolved, notices) -> int:
   """Trains with the configuration that main.py resolved; writes the report at the end."""
-  from flan_jax import goodput, multihost, report
+  from flan_jax import goodput, multihost
   from flan_jax import train as trainer
   from flan_jax.data import cache
   from flan_jax.evaluation import evaluator
@@ -48,6 +48,8 @@ def train(args: Namespace, resolved, notices) -> int:
     multihost.leave()
     raise
   if first:
+    from flan_jax import report  # and what makes pages, which the first step need not wait for
+
     _print_evaluations(workdir)
     print(f'{goodput.sentence(goodput.read(workdir))}.')
     print(f'Report: {report.write_report(workdir)}')

@@ -1,0 +1,91 @@
+"""Each benchmark runs in its quick mode, and its figures become a page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / 'benchmarks'
+
+
+def quick(name: str, out: Path, *flags: str) -> dict:
+  """What a benchmark writes in its quick mode."""
+  command = [sys.executable, str(BENCHMARKS / f'{name}.py'), '--quick', f'--out={out}', *flags]
+  subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=280)
+  return json.loads(out.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['train_step', 'data_pipeline', 'prepare', 'startup'])
+def test_a_quick_run_writes_what_it_measured(name, tmp_path):
+  figures = quick(name, tmp_path / 'out.json')
+  assert figures['benchmark'] == name and figures['machine']['cores'] and figures['work']
+  if name == 'startup':
+    seconds = figures['starts']['again']
+    assert 0 < seconds['imports_and_settings']['median'] < seconds['to_first_step']['median']
+    assert seconds['to_first_step']['median'] < seconds['to_end_of_first_step']['median']
+  else:
+    ours = figures['programs']['flan_jax']
+    assert ours['peak_mb'] > 10
+    assert next(value for key, value in ours.items() if key.endswith('_per_second')) > 0
+  if name == 'train_step':
+    assert ours['share_of_gemm_peak'] > 0
+    assert figures['positions'] == figures['real_tokens'] == 2 * (16 + 8)
+
+
+@pytest.fixture
+def page(monkeypatch):
+  monkeypatch.syspath_prepend(str(BENCHMARKS))
+  import page
+
+  return page
+
+
+def result(**changes) -> dict:
+  spread = {'median': 2.0, 'least': 1.5, 'most': 2.25, 'count': 3}
+  return {
+    'benchmark': 'train_step',
+    'command': 'python benchmarks/train_step.py',
+    'work': 'a model, 8 rows',
+    'date': '2026-01-31',
+    'machine': {'cores': 2, 'jax': '0.10'},
+    'gflop_per_step': 1234.5,
+    'programs': {
+      'flan_jax': {
+        'seconds': spread,
+        'tokens_per_second': 2560,
+        'share_of_gemm_peak': 0.654,
+        'peak_mb': 1234,
+      },
+      'torch': {'seconds': spread, 'tokens_per_second': 2000},
+    },
+    'times_the_rate_of': {'torch': 1.28},
+    **changes,
+  }
+
+
+def test_a_page_holds_the_figures_and_leaves_the_rest(page, tmp_path, monkeypatch):
+  document = tmp_path / 'performance.md'
+  document.write_text(f'before\n{page.BEGIN}\nold\n{page.END}\nafter\n')
+  (tmp_path / 'images').mkdir()
+  (tmp_path / 'one.json').write_text(json.dumps(result()))
+  monkeypatch.setattr(page, 'DOCS', tmp_path)
+  monkeypatch.setattr(sys, 'argv', ['page.py', str(tmp_path / 'one.json')])
+  page.main()
+  text = document.read_text()
+  assert text.startswith('before\n') and text.endswith('after\n') and 'old' not in text
+  assert '| flan_jax | 2.00 (1.50 to 2.25) | 2,560 | 65% | 1,234 MB |' in text
+  assert '| torch | 2.00 (1.50 to 2.25) | 2,000; flan_jax 1.28 times |  |  |' in text
+  assert '1.28' in (tmp_path / 'images' / 'performance.svg').read_text()
+  before = document.read_text()
+  page.main()
+  assert document.read_text() == before
+
+
+def test_the_starts_of_a_run_are_a_table(page):
+  seconds = {'median': 2.0, 'least': 1.5, 'most': 2.25}
+  table = page.table({'starts': {'cold': {'to_first_step': seconds}}})
+  assert table.splitlines()[0] == '| start | to first step |'
+  assert table.splitlines()[2] == '| cold | 2.00 (1.50 to 2.25) |'
