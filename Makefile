@@ -50,8 +50,9 @@ bench: .venv/ready  ## Installs PyTorch and Transformers, and runs the benchmark
 	@$(RUN) benchmarks/startup.py --out $(BENCH)/4_startup.json
 	@$(RUN) benchmarks/data_pipeline.py --seqio --out $(BENCH)/5_data.json
 	@$(RUN) benchmarks/prepare.py --out $(BENCH)/6_prepare.json
+	@$(RUN) benchmarks/decode.py --out $(BENCH)/7_decode.json
+	@$(RUN) benchmarks/decode.py --rows 32 --repeats 1 --out $(BENCH)/8_decode.json
 	@$(RUN) benchmarks/page.py $(BENCH)/*.json
-	@$(RUN) benchmarks/decode.py
 	@$(RUN) benchmarks/checkpoint.py
 
 # What is pinned stays pinned unless setup.py forbids it; UPGRADE=1 takes the newest of everything.

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import t5_small
+import peers
 from flax import nnx
 
 from flan_jax import checkpoints, optimizers, parameter_names, partitioning
@@ -139,7 +139,7 @@ def main() -> None:
   parser.add_argument('--many', type=int, default=60, help='saves of the small state')
   parser.add_argument('--json', help='also write the figures there')
   args = parser.parse_args()
-  config = t5_small.our_config()
+  config = peers.our_config()
   tiny = functools.partial(type(config), vocab_size=1024, num_heads=2, head_dim=32)
   with (
     tempfile.TemporaryDirectory() as folder,

@@ -1,52 +1,50 @@
-"""Greedy decoding of T5 1.1 small on the CPU, beside Hugging Face's `generate` in PyTorch.
+"""Greedy decoding of T5 1.1 small, beside Hugging Face's `generate` in PyTorch.
 
-  python benchmarks/decode.py                      # 512 -> 64, batches of 8 and 32, float32
-  python benchmarks/decode.py --json decode.json
+  python benchmarks/decode.py                      # 8 rows, 512 -> 64, float32
+  python benchmarks/decode.py --rows 32 --out decode.json
 
-Both read the same weights and the same prompts and write exactly 64 tokens. Each program runs in a
-process of its own, one after the other and in turns. Apart from the whole, the encoder (with the
-keys and values of cross attention), the first token and each token after it are measured.
+Both read the same weights and fresh random prompts, and write exactly as many tokens. Each program
+runs in a process of its own, one after the other and in turns. Apart from the whole, the encoder,
+the first token (which with ours includes the keys and values of cross attention) and each token
+after it are measured.
 """
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+import measure
 import numpy as np
-import t5_small
+import peers
 
 INPUTS, TOKENS = 512, 64
 
 
-def prompts(rows: int, number: int) -> np.ndarray:
-  """Token ids [rows, INPUTS] of the `number`th batch."""
-  rng = np.random.default_rng((rows, number))
-  return rng.integers(2, 32000, (rows, INPUTS)).astype(np.int32)
+def prompts(args, number: int) -> np.ndarray:
+  """Token ids [rows, inputs] of the `number`th batch."""
+  rng = np.random.default_rng((args.rows, number))
+  vocabulary = peers.our_config(args.model).vocab_size
+  return rng.integers(2, vocabulary, (args.rows, args.inputs)).astype(np.int32)
 
 
-def measure(phases, rows: int, repeats: int) -> dict:
-  """Median seconds of each phase after one run that compiles, and the tokens of the last batch."""
+def seconds_of(phases, args) -> dict:
+  """Seconds of each phase after one run that compiles, and the tokens of the last batch."""
   seconds = {name: [] for name in phases}
-  compiled = {}
   tokens = None
-  for number in range(repeats + 1):
+  for number in range(args.steps + 1):
     for name, run in phases.items():
       start = time.perf_counter()
-      found = run(prompts(rows, number))
-      took = time.perf_counter() - start
-      if number:
-        seconds[name].append(took)
-      else:
-        compiled[name] = took
+      found = run(prompts(args, number))
+      seconds[name].append(time.perf_counter() - start)
       if name == 'whole':
         tokens = np.asarray(found).tolist()
   return {
-    'seconds': {name: statistics.median(each) for name, each in seconds.items()},
-    'first_seconds': compiled['whole'],
+    'seconds': {name: each[1:] for name, each in seconds.items()},
+    'first_call_seconds': seconds['whole'][0],
+    'peak_mb': measure.peak_mb(),
     'tokens': tokens,
   }
 
@@ -64,62 +62,72 @@ def run_ours(args) -> dict:
     source = formats.open_source(f'hf:{args.folder}')
     assert isinstance(source.config, TransformerConfig)
     model: Transformer = importing.load(source)
-    # A token that does not exist ends nothing.
-    decode = decoding.DecodeConfig(max_length=TOKENS, eos_id=-1)
-    one = decoding.DecodeConfig(max_length=1, eos_id=-1)
 
     @jax.jit
     def encode(model, tokens):
-      cache = model.start_decoding(tokens, jnp.ones_like(tokens), max_length=TOKENS)
-      return cache.cross_key
+      features = {'encoder_input_tokens': tokens, 'encoder_segment_ids': jnp.ones_like(tokens)}
+      return model.encode(features)
 
     def encoder(tokens):
       return jax.block_until_ready(encode(model, tokens))
 
-    def generate(config):
+    def generate(length):
+      # A token that does not exist ends nothing.
+      config = decoding.DecodeConfig(max_length=length, eos_id=-1)
       return lambda tokens: np.asarray(
         decoding.generate(model, {'encoder_input_tokens': tokens}, config).tokens[:, 0]
       )
 
-    phases = {'encoder': encoder, 'first_token': generate(one), 'whole': generate(decode)}
-    return {rows: measure(phases, rows, args.steps) for rows in args.rows}
+    phases = {'encoder': encoder, 'first_token': generate(1), 'whole': generate(args.tokens)}
+    return seconds_of(phases, args)
 
 
 def run_hugging_face(args) -> dict:
   import torch
 
-  torch.set_num_threads(os.cpu_count() or 1)
-  model = t5_small.hugging_face_model()
+  device = peers.torch_device()
+  model = peers.hugging_face_model(args.model)
   model.load_state_dict(torch.load(Path(args.folder, 'weights.pt')))
-  model.eval()
+  model.eval().to(device)
   model.generation_config.eos_token_id = None
   model.generation_config.pad_token_id = 0
+  model.generation_config.decoder_start_token_id = 0
+
+  def ids_of(tokens):
+    return torch.from_numpy(tokens.astype(np.int64)).to(device)
 
   def generate(count):
     def run(tokens):
-      ids = torch.from_numpy(tokens.astype(np.int64))
+      ids = ids_of(tokens)
       found = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False
       )
-      return found[:, 1:].numpy()
+      return found[:, 1:].cpu().numpy()
 
     return run
 
   def encoder(tokens):
-    return model.encoder(torch.from_numpy(tokens.astype(np.int64))).last_hidden_state
+    return model.encoder(ids_of(tokens)).last_hidden_state.cpu()
 
-  phases = {'encoder': encoder, 'first_token': generate(1), 'whole': generate(TOKENS)}
+  phases = {'encoder': encoder, 'first_token': generate(1), 'whole': generate(args.tokens)}
   with torch.inference_mode():
-    return {rows: measure(phases, rows, args.steps) for rows in args.rows}
+    return seconds_of(phases, args)
 
 
-def write_weights(folder: Path) -> None:
+PROGRAMS = {
+  'flan_jax': run_ours,
+  'hugging_face': run_hugging_face,
+  'gemm': lambda args: measure.gemm_peak('float32', quick=args.quick),
+}
+
+
+def write_weights(args, folder: Path) -> None:
   """The same random weights as PyTorch has them and as a folder of Hugging Face."""
   import torch
   from safetensors.torch import save_file
 
   torch.manual_seed(0)
-  model = t5_small.hugging_face_model()
+  model = peers.hugging_face_model(args.model)
   state = {name: x.detach().clone() for name, x in model.state_dict().items()}
   torch.save(state, folder / 'weights.pt')
   copies = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
@@ -129,57 +137,60 @@ def write_weights(folder: Path) -> None:
   (folder / 'config.json').write_text(json.dumps(config))
 
 
-def figures_of(found: list[dict], rows: int) -> dict:
-  """Rates of one program at one batch size, the median of its processes."""
+def figures_of(runs: list[dict], args, flops: float, peak: dict) -> dict:
+  """One program's figures over all its processes."""
   seconds = {
-    name: statistics.median(run['seconds'][name] for run in found)
-    for name in ('encoder', 'first_token', 'whole')
+    name: [second for run in runs for second in run['seconds'][name]] for name in runs[0]['seconds']
   }
-  steady = (seconds['whole'] - seconds['first_token']) / (TOKENS - 1)
+  median = {name: statistics.median(each) for name, each in seconds.items()}
+  after = (median['whole'] - median['first_token']) / (args.tokens - 1)
   return {
-    'tokens_per_second': round(rows * TOKENS / seconds['whole'], 1),
-    'encoder_ms': round(1e3 * seconds['encoder'], 1),
-    'first_token_ms': round(1e3 * seconds['first_token'], 1),
-    'each_token_after_ms': round(1e3 * steady, 2),
-    'first_call_seconds': round(found[0]['first_seconds'], 1),
+    'seconds': measure.spread(seconds['whole']),
+    'tokens_per_second': round(args.rows * args.tokens / median['whole'], 1),
+    'encoder_ms': round(1e3 * median['encoder'], 1),
+    'first_token_ms': round(1e3 * median['first_token'], 1),
+    'each_token_after_ms': round(1e3 * after, 2),
+    'first_call_seconds': round(statistics.median(r['first_call_seconds'] for r in runs), 1),
+    'peak_mb': max(run['peak_mb'] for run in runs),
+    **measure.shares(flops / median['whole'], peak),
   }
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-  parser.add_argument('--rows', type=int, nargs='+', default=[8, 32], help='batches to decode')
-  parser.add_argument('--steps', type=int, default=2, help='measured batches a process')
-  parser.add_argument('--repeats', type=int, default=1, help='processes of each program, in turns')
-  parser.add_argument('--json', help='also write the figures there')
+  parser = measure.parser(__doc__)
+  parser.add_argument('--rows', type=int, default=8, help='rows of a batch')
+  parser.add_argument('--steps', type=int, default=2, help='measured batches of a process')
   parser.add_argument('--folder', help=argparse.SUPPRESS)
-  parser.add_argument('--run', choices=('ours', 'hugging_face'), help=argparse.SUPPRESS)
+  parser.add_argument('--run', choices=PROGRAMS, help=argparse.SUPPRESS)
   args = parser.parse_args()
+  args.model, args.inputs, args.tokens = 't5_1_1_small', INPUTS, TOKENS
+  if args.quick:
+    args.model, args.inputs, args.tokens, args.steps, args.repeats = 'tiny', 16, 4, 1, 1
   if args.run:
-    run = run_ours if args.run == 'ours' else run_hugging_face
-    print(json.dumps(run(args)))
+    print(json.dumps(PROGRAMS[args.run](args)))
     return
-  found = {'ours': [], 'hugging_face': []}
+  from flan_jax.models.config import train_step_flops
+
+  # A third of a training step, which goes forward once and backward for twice as much.
+  flops = train_step_flops(peers.our_config(args.model), args.rows, args.inputs, args.tokens) / 3
+  runs = {'gemm': [], 'flan_jax': [], 'hugging_face': []}
   with tempfile.TemporaryDirectory() as folder:
-    write_weights(Path(folder))
+    write_weights(args, Path(folder))
     for _ in range(args.repeats):
-      for program, runs in found.items():
-        runs.append(t5_small.in_own_process(program, f'--folder={folder}'))
+      for program, found in runs.items():
+        found.append(measure.in_own_process(program, f'--folder={folder}'))
+  peak = measure.median_peak(runs.pop('gemm'))
+  ours, theirs = (np.array(found[0]['tokens']) for found in runs.values())
   figures: dict = {
-    'work': f'T5 1.1 small, greedy, {INPUTS} -> {TOKENS}, float32',
-    'cores': os.cpu_count(),
+    'work': f'{args.model}, greedy, {args.rows} rows of {args.inputs} -> {args.tokens}',
+    'dtype': 'float32',
+    'gflop': round(flops / 1e9, 1),
+    'flops': measure.FLOPS,
+    'gemm': peak,
+    'share_of_equal_tokens': round(float(np.mean(ours == theirs)), 4),
+    'programs': {name: figures_of(found, args, flops, peak) for name, found in runs.items()},
   }
-  for rows in args.rows:
-    both: dict = {
-      program: figures_of([run[str(rows)] for run in runs], rows) for program, runs in found.items()
-    }
-    ours, theirs = (np.array(found[p][0][str(rows)]['tokens']) for p in found)
-    both['share_of_equal_tokens'] = round(float(np.mean(ours == theirs)), 4)
-    rates = [both[program]['tokens_per_second'] for program in found]
-    both['ours_over_hugging_face'] = round(rates[0] / rates[1], 3)
-    figures[f'batch_{rows}'] = both
-  print(json.dumps(figures, indent=1))
-  if args.json:
-    Path(args.json).write_text(json.dumps(figures, indent=1), encoding='utf-8')
+  measure.finish('decode', measure.with_ratios(figures, 'tokens_per_second'), args)
 
 
 if __name__ == '__main__':

@@ -35,6 +35,14 @@ def test_a_quick_run_writes_what_it_measured(name, tmp_path):
     assert figures['positions'] == figures['real_tokens'] == 2 * (16 + 8)
 
 
+@pytest.mark.slow
+def test_a_quick_run_decodes_the_same_tokens_as_the_peer(tmp_path):
+  pytest.importorskip('torch', reason='PyTorch is not installed: make bench installs it')
+  figures = quick('decode', tmp_path / 'out.json')
+  assert figures['share_of_equal_tokens'] == 1.0
+  assert figures['times_the_rate_of'].keys() == {'hugging_face'}
+
+
 @pytest.fixture
 def page(monkeypatch):
   monkeypatch.syspath_prepend(str(BENCHMARKS))
