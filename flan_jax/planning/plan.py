@@ -139,7 +139,7 @@ def plan(
       planned.append(StepPlan(name, None, missing_bytes(e), 0.0, hlo.Program(), None, seconds))
       continue
     seconds = time.perf_counter() - start
-    planned.append(_read(name, compiled, config, topology, mesh, seconds))
+    planned.append(read(name, compiled, config, topology, mesh, seconds))
     if save and name == names[0]:
       executable.write(save, compiled)
   replicated = tuple(steps.replicated(config, mesh))
@@ -153,7 +153,7 @@ def slow_to_compile(config: TrainConfig) -> str:
     return ''
   return (
     f'scan_layers=False: XLA for TPU generates code for each of the {layers} layers, which takes '
-    'tens of minutes; --gin.model_config.TransformerConfig.scan_layers=True generates it once.'
+    'many minutes; --gin.model_config.TransformerConfig.scan_layers=True generates it once.'
   )
 
 
@@ -163,7 +163,15 @@ def make_mesh(config: TrainConfig, topology: Topology) -> Mesh:
   return partitioning.make_mesh(config.mesh, devices(topology))
 
 
-def _read(name, compiled, config, topology, mesh, seconds) -> StepPlan:
+def read(
+  name: str,
+  compiled: Any,
+  config: TrainConfig,
+  topology: Topology,
+  mesh: Mesh,
+  seconds: float,
+) -> StepPlan:
+  """What a compiled step, its text and its memory analysis, says of itself."""
   program = hlo.read(compiled.as_text())
   lengths = config.data.lengths
   model_flops = 0.0

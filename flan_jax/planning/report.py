@@ -99,6 +99,9 @@ def _step_json(found: Plan, step: StepPlan) -> dict[str, Any]:
     'limit': step.estimate.limit,
     'mfu': found.mfu(step),
     'unknown_loops': step.program.unknown_loops,
+    'gathered_outside_scan': [
+      gather.source for gather in gathered_outside_scan(step.program, found.config)
+    ],
     'collectives': [
       {
         **{name: getattr(e.collective, name) for name in ('kind', 'shape', 'bytes', 'count')},
