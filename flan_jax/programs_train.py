@@ -100,7 +100,7 @@ def _keep_compilations(workdir: Path) -> None:
   """
   import jax
 
-  if jax.config.jax_compilation_cache_dir is not None:
+  if getattr(jax.config, 'jax_compilation_cache_dir', None) is not None:
     return
   folder = os.environ.get('FLAN_JAX_COMPILATION_CACHE_DIR') or workdir / 'compilation_cache'
   jax.config.update('jax_compilation_cache_dir', str(folder))

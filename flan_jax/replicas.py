@@ -91,10 +91,10 @@ def _same_bits(first: list[jax.Array], second: list[jax.Array]) -> list[jax.Arra
 
 def _bits(x: jax.Array) -> jax.Array:
   """As unsigned numbers, for NaN is equal to nothing."""
-  return jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
+  return jax.lax.bitcast_convert_type(x, jnp.dtype(f'uint{8 * x.dtype.itemsize}'))
 
 
-def _copies(sharding, shape) -> list[list[jax.Device]]:
+def _copies(sharding, shape) -> list[list[Any]]:
   """The devices that hold each part that several hold."""
   holders = collections.defaultdict(list)
   for device, index in sharding.devices_indices_map(shape).items():
