@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flan_jax.data import cache, vocabularies
 from flan_jax.data.cache import CacheError, TaskCache, TaskCacheWriter
-from flan_jax.data.cache_layout import DATA_FILES
+from flan_jax.data.cache_layout import DATA_FILES, sealed
 from flan_jax.data.cache_writer import adopt_split
 
 ids = st.lists(st.integers(3, 258), max_size=20).map(lambda x: [*x, 1])
@@ -391,5 +391,19 @@ def test_too_many_open_files_say_how_to_raise_the_limit(cache_dir):
     resource.setrlimit(resource.RLIMIT_NOFILE, soft)
 
 
+def test_a_manifest_that_someone_changed_is_refused_and_one_without_checksum_read(cache_dir):
+  write(cache_dir)
+  path = cache_dir / 'tasks/task/train/manifest.json'
+  manifest = json.loads(path.read_text())
+  path.write_text(json.dumps({**manifest, 'cot': not manifest.get('cot')}))
+  with pytest.raises(CacheError, match=r'manifest.json. differs from its checksum; delete'):
+    TaskCache.open(cache_dir, 'task', 'train')
+  del manifest['checksum']  # as earlier versions wrote it
+  path.write_text(json.dumps(manifest))
+  assert TaskCache.open(cache_dir, 'task', 'train').num_examples == len(EXAMPLES)
+
+
 def edit(path, **changes):
-  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+  """Changes a file as a writer would: a manifest keeps a checksum that fits."""
+  changed = {**json.loads(path.read_text()), **changes}
+  path.write_text(json.dumps(sealed(changed) if 'checksum' in changed else changed))

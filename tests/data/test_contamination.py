@@ -13,6 +13,7 @@ from flan_jax import main
 from flan_jax.console import console
 from flan_jax.data import catalogue, contamination_texts, decontamination
 from flan_jax.data.cache import TaskCache, TaskCacheWriter, initialize_cache, read_manifest
+from flan_jax.data.cache_layout import sealed
 from flan_jax.data.contamination import ContaminationConfig, contamination
 from flan_jax.data.contamination_index import (
   COVERED,
@@ -494,7 +495,7 @@ def test_letters_that_the_tokens_lack_are_told(cache, tmp_path):
   content = json.loads(manifest.read_text(encoding='utf-8'))
   lost = {'becomes': '⁇', 'examples': 2, 'example_id': 'row-1', 'snippet': ''}
   content['lossy'] = {'é': lost, '{': {**lost, 'examples': 9}}
-  manifest.write_text(json.dumps(content), encoding='utf-8')
+  manifest.write_text(json.dumps(sealed(content)), encoding='utf-8')
   path = tmp_path / 'one.txt'
   path.write_text(LONG_TEXT, encoding='utf-8')
   result, _ = examined(cache, path)
