@@ -22,7 +22,6 @@ def run(rules='fsdp_tensor', **mesh):
   return dataclasses.replace(config, mesh=partitioning.MeshConfig(**sizes, rules=rules))
 
 
-@pytest.mark.slow
 @functools.cache
 def compiled(step='train'):
   config = run()
