@@ -4,8 +4,6 @@ Einsum letters: b batch, t query length, s key length, n query heads, k key/valu
 heads of each, h head_dim.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -77,7 +75,8 @@ def _attend(query, keys, values, mask, bias, scale, config):
   return _weighted_sum(weights, values)
 
 
-_float32_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+# Each is also the gradient of the other, by the queries or the weights.
+_TO_SCORES, _TO_HEADS = 'bnth,bnsh->bnts', 'bnts,bnsh->bnth'
 
 
 def _scores(query, keys):
@@ -87,13 +86,16 @@ def _scores(query, keys):
   """
   query, keys = query.transpose(0, 2, 1, 3), keys.transpose(0, 2, 1, 3)
   if query.shape[1] == keys.shape[1]:
-    return _query_key(query, keys, out('batch', 'act_heads', 'length', 'kv_length'))
+    axes = out('batch', 'act_heads', 'length', 'kv_length')
+    return _product_of_heads(query, keys, _TO_SCORES, axes)
   # Keys are not repeated for the query heads that share them: each step of decoding would copy
   # them, which takes three times as long as the products (SmolLM2 on a CPU).
   groups = _group_axes(keys)
   query = _split_heads(query, keys.shape[1], (*groups, 'length', None))
   axes = out('batch', *groups, 'length', 'kv_length')
-  scores = _float32_product('bkgth,bksh->bkgts', query, keys, out_sharding=axes)
+  scores = jnp.einsum(
+    'bkgth,bksh->bkgts', query, keys, preferred_element_type=jnp.float32, out_sharding=axes
+  )
   return _join_heads(scores, ('length', 'kv_length'))
 
 
@@ -102,7 +104,7 @@ def _weighted_sum(weights, values):
   values = values.transpose(0, 2, 1, 3)
   if weights.shape[1] == values.shape[1]:
     axes = out('batch', 'act_heads', 'length', None)
-    return _weights_values(weights, values, axes).transpose(0, 2, 1, 3)
+    return _product_of_heads(weights, values, _TO_HEADS, axes).transpose(0, 2, 1, 3)
   groups = _group_axes(values)
   weights = _split_heads(weights, values.shape[1], (*groups, 'length', 'kv_length'))
   axes = out('batch', *groups, 'length', None)
@@ -113,47 +115,29 @@ def _weighted_sum(weights, values):
 # The gradients of both products are written out for the sake of those of keys and values. JAX's own
 # sum over the first dimension of [length, kv_length], which XLA on CPU turns around for it; here
 # the narrow other factor is turned around.
-def _of_query_and_key(query, keys, axes):
-  return _float32_product('bnth,bnsh->bnts', query, keys, out_sharding=axes)
+def _of_heads(x, kv, equation, axes):
+  dtype = jnp.float32 if equation == _TO_SCORES else None
+  return jnp.einsum(equation, x, kv, preferred_element_type=dtype, out_sharding=axes)
 
 
-_query_key = jax.custom_vjp(_of_query_and_key, nondiff_argnums=(2,))
+_product_of_heads = jax.custom_vjp(_of_heads, nondiff_argnums=(2, 3))
 
 
-def _query_key_forward(query, keys, axes):
-  return _of_query_and_key(query, keys, axes), (query, keys)
+def _of_heads_forward(x, kv, equation, axes):
+  return _of_heads(x, kv, equation, axes), (x, kv)
 
 
-def _query_key_backward(axes, residuals, gradient):
+def _of_heads_backward(equation, axes, residuals, gradient):
   del axes
-  query, keys = residuals
-  gradient = gradient.astype(query.dtype)
-  of_query = jnp.einsum('bnts,bnsh->bnth', gradient, keys, out_sharding=layout(query))
-  return of_query, _sum_over_queries(query, gradient, keys)
+  x, kv = residuals
+  gradient = gradient.astype(x.dtype)
+  back = _TO_HEADS if equation == _TO_SCORES else _TO_SCORES
+  of_x = jnp.einsum(back, gradient, kv, out_sharding=layout(x))
+  narrow, wide = (x, gradient) if equation == _TO_SCORES else (gradient, x)
+  return of_x, _sum_over_queries(narrow, wide, kv)
 
 
-_query_key.defvjp(_query_key_forward, _query_key_backward)
-
-
-def _of_weights_and_values(weights, values, axes):
-  return jnp.einsum('bnts,bnsh->bnth', weights, values, out_sharding=axes)
-
-
-_weights_values = jax.custom_vjp(_of_weights_and_values, nondiff_argnums=(2,))
-
-
-def _weights_values_forward(weights, values, axes):
-  return _of_weights_and_values(weights, values, axes), (weights, values)
-
-
-def _weights_values_backward(axes, residuals, gradient):
-  del axes
-  weights, values = residuals
-  of_weights = jnp.einsum('bnth,bnsh->bnts', gradient, values, out_sharding=layout(weights))
-  return of_weights, _sum_over_queries(gradient, weights, values)
-
-
-_weights_values.defvjp(_weights_values_forward, _weights_values_backward)
+_product_of_heads.defvjp(_of_heads_forward, _of_heads_backward)
 
 
 def _sum_over_queries(narrow, wide, kv):
