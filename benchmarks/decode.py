@@ -53,11 +53,12 @@ def run_ours(args) -> dict:
   import jax
   import jax.numpy as jnp
 
-  from flan_jax import decoding, partitioning
+  from flan_jax import decoding, host_memory, partitioning
   from flan_jax.convert import formats, importing
   from flan_jax.models.config import TransformerConfig
   from flan_jax.models.transformer import Transformer
 
+  host_memory.keep_freed()
   with partitioning.use_mesh(partitioning.MeshConfig()):
     source = formats.open_source(f'hf:{args.folder}')
     assert isinstance(source.config, TransformerConfig)

@@ -27,8 +27,9 @@ def run_ours(args) -> list[tuple[float, float]]:
   """(seconds, useful tokens) of each step."""
   import jax
 
-  from flan_jax import optimizers, partitioning, train, train_state
+  from flan_jax import host_memory, optimizers, partitioning, train, train_state
 
+  host_memory.keep_freed()
   config = train.TrainConfig(
     model=peers.our_config(args.model),
     data=train.DataConfig(

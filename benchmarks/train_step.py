@@ -55,8 +55,9 @@ def batch(args, rng: np.random.Generator) -> dict[str, np.ndarray]:
 def run_ours(args) -> dict:
   import jax
 
-  from flan_jax import optimizers, partitioning, train, train_state
+  from flan_jax import host_memory, optimizers, partitioning, train, train_state
 
+  host_memory.keep_freed()
   config = train.TrainConfig(
     model=peers.our_config(args.model, args.dtype),
     data=train.DataConfig('', '', {'inputs': args.inputs, 'targets': args.targets}, args.rows),

@@ -59,12 +59,6 @@ class CheckpointConfig:
       raise ValueError(f'CheckpointConfig.keep_best={self.keep_best} must be 0 or more.')
 
 
-def named_arrays(tree: Any) -> dict[str, Any]:
-  """Flattens a pytree to {path: leaf}, e.g. {'decoder.layers.attention.query': ...}."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {parameter_names.path_string(path): leaf for path, leaf in leaves}
-
-
 class Checkpoints:
   """The checkpoints of one run; use as a context manager so that the last save is finished.
 
@@ -165,12 +159,12 @@ class Checkpoints:
       score: The evaluation's score at this step, higher is better, for `keep_best`.
     """
     self._hash_committed()
-    parameters = named_arrays(model)
+    parameters = parameter_names.by_path(model)
     chunks = jax.tree.map(lambda x: ocp.SaveArgs(chunk_byte_size=self._chunk_bytes), parameters)
     shapes = {name: [list(x.shape), str(x.dtype)] for name, x in parameters.items()}
     optimizer = {}
     if opt_state is not None:
-      optimizer[OPTIMIZER] = ocp.args.PyTreeSave(named_arrays(opt_state))
+      optimizer[OPTIMIZER] = ocp.args.PyTreeSave(parameter_names.by_path(opt_state))
     with self._telling_what_failed():
       self._manager.save(
         step,
@@ -258,7 +252,7 @@ class Checkpoints:
     Raises:
       ValueError: The checkpoint is of another model; names the parameters that differ.
     """
-    meta, names = self.meta(step), named_arrays(model)
+    meta, names = self.meta(step), parameter_names.by_path(model)
     base: Any = meta.get('base')
     own = meta['shapes'] if base else names
     mine = {name: x for name, x in names.items() if name in own}
@@ -275,7 +269,7 @@ class Checkpoints:
     """Restores arrays by path, of the parameters only those given where `partial`."""
     wanted = {PARAMETERS: parameters}
     if opt_state is not None:
-      wanted[OPTIMIZER] = named_arrays(opt_state)
+      wanted[OPTIMIZER] = parameter_names.by_path(opt_state)
     args = {item: _restore_args(arrays, partial) for item, arrays in wanted.items()}
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**args))
@@ -324,7 +318,9 @@ def _restore_args(arrays: dict[str, Any], partial: bool):
 
 def _like(tree: Any, arrays: dict[str, Any]) -> Any:
   """A pytree with arrays by path in place of its leaves."""
-  return jax.tree.unflatten(jax.tree.structure(tree), [arrays[name] for name in named_arrays(tree)])
+  return jax.tree.unflatten(
+    jax.tree.structure(tree), [arrays[name] for name in parameter_names.by_path(tree)]
+  )
 
 
 def _preservation(config: CheckpointConfig):

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from flan_jax import adafactor as adafactor_lib
-from flan_jax import parameter_names, partitioning
+from flan_jax import partitioning
 from flan_jax.naming import unknown
+from flan_jax.parameter_names import by_path, is_variable
 
 Schedule = Callable[[Any], jax.Array]
 
@@ -196,38 +197,29 @@ def _by_path(init, update, schedule, clip_global_norm, axes) -> Optimizer:
   """Lets functions of {path: array} and {path: axes} work on a pytree of parameters."""
 
   def init_tree(params):
-    return init(_flatten(params), _axes(params, axes))
+    return init(by_path(params), _axes(params, axes))
 
   def update_tree(grads, state, params):
     scale = 1.0
     if clip_global_norm is not None:
       scale = jnp.minimum(1.0, clip_global_norm / optax.tree.norm(grads))
-    named = _flatten(params)
-    updates, state = update(_flatten(grads), state, named, _axes(params, axes), scale)
+    named = by_path(params)
+    updates, state = update(by_path(grads), state, named, _axes(params, axes), scale)
     leaves = [updates[path] for path in named]
     return jax.tree.unflatten(jax.tree.structure(params), leaves), state
 
   return Optimizer(init_tree, update_tree, schedule)
 
 
-def _flatten(tree) -> dict:
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {parameter_names.path_string(path): leaf for path, leaf in leaves}
-
-
 def _axes(params, axes) -> dict:
   """Path -> logical axes: those given, else those of the nnx Params, else None."""
-  paths = _flatten(params)
+  paths = by_path(params)
   if axes is None:
-    if not all(map(_is_variable, jax.tree.leaves(params, is_leaf=_is_variable))):
+    if not all(map(is_variable, jax.tree.leaves(params, is_leaf=is_variable))):
       return dict.fromkeys(paths)
     axes = partitioning.logical_axes(params)
   leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple) or x is None)
   return dict(zip(paths, leaves, strict=True))
-
-
-def _is_variable(x) -> bool:
-  return hasattr(x, 'get_metadata')
 
 
 def _decays(param, axes) -> bool:

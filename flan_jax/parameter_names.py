@@ -16,6 +16,12 @@ def variables(model: Any) -> list[tuple[str, Any]]:
   return [(_join(path), variable) for path, variable in flat if is_variable(variable)]
 
 
+def by_path(tree: Any) -> dict[str, Any]:
+  """Flattens a pytree to {path: leaf}, e.g. {'decoder.layers.attention.query': ...}."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {path_string(path): leaf for path, leaf in leaves}
+
+
 def path_string(keypath: tuple) -> str:
   """The name of the leaf at `keypath`, such as 'decoder.layers.attention.query'."""
   # An nnx variable is a node of its own above its array, and calls it `value`.

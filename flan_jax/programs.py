@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flan_jax
+from flan_jax import host_memory
 from flan_jax.command_line_data import FOLDERS
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'gin-config')
@@ -204,6 +205,7 @@ def evaluate(args: Namespace) -> int:
   from flan_jax import evaluate as evaluation
   from flan_jax.evaluation.benchmark import SuiteOptions
 
+  host_memory.keep_freed()
   evaluation.evaluate(
     evaluation.EvaluateConfig(
       checkpoint=args.checkpoint,
@@ -236,6 +238,7 @@ def infer(args: Namespace) -> int:
   from flan_jax import infer as inference
   from flan_jax import loading, partitioning
 
+  host_memory.keep_freed()
   with partitioning.use_mesh(partitioning.MeshConfig()):
     loaded = loading.load(args.checkpoint)
     config = _inference(loaded, args, args.batch_size)
@@ -248,6 +251,7 @@ def generate(args: Namespace) -> int:
   from flan_jax import infer as inference
   from flan_jax import loading, partitioning
 
+  host_memory.keep_freed()
   with partitioning.use_mesh(partitioning.MeshConfig()):
     loaded = loading.load(args.checkpoint)
     config = _inference(loaded, args, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def train(args: Namespace, resolved, notices) -> int:
   """Trains with the configuration that main.py resolved; writes the report at the end."""
-  from flan_jax import goodput, multihost
+  from flan_jax import goodput, host_memory, multihost
   from flan_jax import train as trainer
   from flan_jax.data import cache
   from flan_jax.evaluation import evaluator
@@ -16,6 +16,7 @@ def train(args: Namespace, resolved, notices) -> int:
   if args.dry_run:
     _print_settings(resolved, defaults=True)
     return 0
+  host_memory.keep_freed()
   run, workdir = resolved.run, Path(args.workdir)
   first = _join_processes(args, resolved, notices)
   if first:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from flan_jax import checkpoints
+from flan_jax import parameter_names
 from flan_jax.naming import some
 
 
@@ -36,7 +36,7 @@ def check_replicas(tree: Any, step: int) -> None:
   Raises:
     CorruptionError: copies of an array's part differ; says on which device, by majority.
   """
-  leaves = checkpoints.named_arrays(tree)
+  leaves = parameter_names.by_path(tree)
   shardings: dict[str, Any] = {name: x.sharding for name, x in leaves.items()}
   copied = {name: x for name, x in leaves.items() if _copies(shardings[name], x.shape)}
   if not copied:
@@ -71,7 +71,7 @@ def computed_twice(step_fn: Callable[..., Any], every_steps: int) -> Callable[..
       return step_fn(state, batch)
     again = step_fn(jax.tree.map(jnp.copy, state), batch)
     once = step_fn(state, batch)
-    names = checkpoints.named_arrays(once)
+    names = parameter_names.by_path(once)
     same = jax.device_get(_same_bits(list(names.values()), jax.tree.leaves(again)))
     if differ := [name for name, equal in zip(names, same, strict=True) if not equal]:
       raise CorruptionError(

@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 import tiny
 
-from flan_jax import checkpoints, guard, optimizers, partitioning, train, train_state
+from flan_jax import (
+  checkpoints,
+  guard,
+  optimizers,
+  parameter_names,
+  partitioning,
+  train,
+  train_state,
+)
 
 ONE_AXIS = partitioning.MeshConfig(data=8)
 
@@ -27,7 +35,7 @@ def cache_dir(tmp_path_factory):
 
 
 def arrays(state):
-  return {name: np.asarray(x) for name, x in checkpoints.named_arrays(state).items()}
+  return {name: np.asarray(x) for name, x in parameter_names.by_path(state).items()}
 
 
 def assert_same(left, right, tolerance=0.0):

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flan_jax import checkpoints, metrics, partitioning
+from flan_jax import checkpoints, metrics, parameter_names, partitioning
 from flan_jax.convert import arrays
 from flan_jax.convert.source import ConvertError, Source
 from flan_jax.data import vocabularies
@@ -32,7 +32,7 @@ def load(source: Source) -> Transformer:
     ConvertError: the checkpoint is not the model that its configuration describes.
   """
   abstract = abstract_model(source.config)
-  wanted = checkpoints.named_arrays(abstract)
+  wanted = parameter_names.by_path(abstract)
   source.check(wanted)
   loaded = []
   with metrics.Progress('Reading', total=len(wanted)) as progress:

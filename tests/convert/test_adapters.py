@@ -83,7 +83,7 @@ def test_pefts_adapters_are_what_merging_adds(adapted, tmp_path):
 
 def test_a_model_without_adapters_has_none_to_write(adapted, tmp_path):
   _, model = adapted
-  plain = {n: x for n, x in checkpoints.named_arrays(model).items() if '_lora' not in n}
+  plain = {n: x for n, x in parameter_names.by_path(model).items() if '_lora' not in n}
   config = dataclasses.replace(CONFIG, lora=None)
   folder = tmp_path / 'plain/checkpoints'
   with checkpoints.Checkpoints(folder, checkpoints.CheckpointConfig()) as saved:

@@ -12,7 +12,7 @@ import pytest
 import tiny_tokenizers
 from flax import nnx
 
-from flan_jax import checkpoints
+from flan_jax import checkpoints, parameter_names
 from flan_jax.convert import exporting
 from flan_jax.data import vocabularies
 from flan_jax.models.config import RopeScaling, TransformerConfig
@@ -84,7 +84,7 @@ def perturbed(config):
     return x + 0.3 * noise if path.endswith(('scale', '_bias')) else x
 
   model = Transformer(config, nnx.Rngs(params=0))
-  named = checkpoints.named_arrays(model)
+  named = parameter_names.by_path(model)
   changed = [perturb(path, x) for path, x in named.items()]
   return jax.tree.unflatten(jax.tree.structure(model), changed)
 

@@ -15,7 +15,7 @@ import pytest
 import tiny_tokenizers
 from safetensors import numpy as safetensors_numpy
 
-from flan_jax import checkpoints, decoding
+from flan_jax import decoding, parameter_names
 from flan_jax.convert import gguf_file, huggingface
 from flan_jax.convert.source import ConvertError
 from flan_jax.data import vocabularies
@@ -107,7 +107,7 @@ def convert(path, config, arrays, *, quantisation=gguf.GGMLQuantizationType.F32,
 
 
 def leaves(model):
-  return {name: np.asarray(x) for name, x in checkpoints.named_arrays(model).items()}
+  return {name: np.asarray(x) for name, x in parameter_names.by_path(model).items()}
 
 
 def read_folder(folder):

@@ -10,7 +10,7 @@ import pytest
 import tiny_tokenizers
 from safetensors import numpy as safetensors_numpy
 
-from flan_jax import checkpoints, partitioning
+from flan_jax import parameter_names, partitioning
 from flan_jax.convert import huggingface, importing
 from flan_jax.convert.source import ConvertError
 
@@ -25,7 +25,7 @@ ORACLES = (
 
 
 def leaves(model):
-  return {name: np.asarray(x) for name, x in checkpoints.named_arrays(model).items()}
+  return {name: np.asarray(x) for name, x in parameter_names.by_path(model).items()}
 
 
 def assert_same(one, other):
