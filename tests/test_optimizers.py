@@ -11,7 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flan_jax import optimizers, partitioning
+from flan_jax import optimizers, parameter_names, partitioning
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.transformer import Transformer
 
@@ -186,8 +186,8 @@ def test_weight_decay_of_adamw_spares_norms_tables_and_embeddings():
   still = jax.tree.map(jnp.zeros_like, model)
   decayed, _ = _steps(optimizers.adamw(0.1, weight_decay=0.5), model, [still])
   spared, shrunk = set(), set()
-  for path, value in optimizers._flatten(decayed).items():
-    ratio = np.asarray(value) / np.asarray(optimizers._flatten(model)[path])
+  for path, value in parameter_names.by_path(decayed).items():
+    ratio = np.asarray(value) / np.asarray(parameter_names.by_path(model)[path])
     assert np.allclose(ratio, 1.0) or np.allclose(ratio, 0.95), path
     (spared if np.allclose(ratio, 1.0) else shrunk).add(path.rsplit('.', 1)[-1])
   assert spared == {'scale', 'table'}
