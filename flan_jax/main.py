@@ -25,6 +25,7 @@ from gin import config_parser
 
 from flan_jax import command_line, command_line_data, preemption, programs, programs_train
 from flan_jax.naming import nearest, unknown
+from flan_jax.whole_file import FULL
 
 # Flags of `prepare` that a run's gin file can give, so that one file serves both.
 PREPARE_MACROS = {
@@ -293,9 +294,10 @@ def _resolve(dotted: str) -> Any:
   raise LookupError(dotted)
 
 
-def _one_line(error: BaseException) -> str:
-  text = error.args[0] if isinstance(error, KeyError) and error.args else error
-  return ' '.join(str(text).split())
+def _one_line(e: BaseException) -> str:
+  if isinstance(e, OSError) and e.errno in FULL:
+    return f'No space is left for {e.filename or "a file"} ({e.strerror}); make some and go on.'
+  return ' '.join(str(e.args[0] if isinstance(e, KeyError) and e.args else e).split())
 
 
 def console(argv: Sequence[str] | None = None) -> int:

@@ -68,15 +68,18 @@ class MetricWriter:
     workdir: The run's folder.
     first_step: Lines of later steps are dropped first: they are from a run that was killed after
       its last checkpoint and whose steps are done again.
+    evaluates_first: Drops its evaluation at `first_step` too, as that is done again.
   """
 
-  def __init__(self, workdir: str | os.PathLike, first_step: int = 0):
+  def __init__(
+    self, workdir: str | os.PathLike, first_step: int = 0, *, evaluates_first: bool = False
+  ):
     self._file = None
     if jax.process_index() != 0:
       return
     workdir = Path(workdir)
     path = workdir / 'metrics.jsonl'
-    _drop_steps_after(path, first_step)
+    _drop_steps_after(path, first_step, evaluates_first)
     self._file = path.open('a', encoding='utf-8')
     self._tensorboard = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=30
@@ -103,13 +106,15 @@ class MetricWriter:
       self._tensorboard.add_scalar(f'{kind}/{name}', value, step)
 
 
-def _drop_steps_after(path: Path, step: int) -> None:
+def _drop_steps_after(path: Path, step: int, evaluates_again: bool) -> None:
   if not path.exists():
     return
   kept = []
   for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
     try:
-      if json.loads(line)['step'] <= step:
+      found = json.loads(line)
+      again = evaluates_again and found['step'] == step and found['kind'] == 'evaluation'
+      if found['step'] <= step and not again:
         kept.append(line)
     except (ValueError, KeyError, TypeError):
       continue  # a line torn by a kill

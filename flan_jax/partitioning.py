@@ -276,6 +276,21 @@ def local_rows(sharding: NamedSharding, batch_rows: int) -> slice:
   return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
 
 
+def place_rows(
+  batch: dict[str, np.ndarray], *, sharding: NamedSharding, rows: slice, batch_rows: int
+) -> dict[str, jax.Array]:
+  """The `rows` of a batch of `batch_rows` that this process has, as global arrays on the mesh."""
+
+  def place(x):
+    def piece(index):
+      start, stop, _ = index[0].indices(batch_rows)
+      return x[start - rows.start : stop - rows.start, index[1]]
+
+    return jax.make_array_from_callback((batch_rows, *x.shape[1:]), sharding, piece)
+
+  return {name: place(x) for name, x in batch.items()}
+
+
 def split_rows(x: jax.Array, parts: int) -> jax.Array:
   """[batch, length] -> [parts, batch / parts, length], every row staying on its device."""
   rows = x.reshape(

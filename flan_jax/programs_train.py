@@ -5,6 +5,8 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+from flan_jax import whole_file
+
 
 def train(args: Namespace, resolved, notices) -> int:
   """Trains with the configuration that main.py resolved; writes the report at the end."""
@@ -127,12 +129,12 @@ def _print_settings(resolved, *, defaults: bool = False) -> None:
 def _write_settings(resolved, workdir: Path) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'config.gin').write_text(resolved.gin_text, encoding='utf-8')
+    whole_file.write(workdir / 'config.gin', resolved.gin_text)
+    whole_file.write(workdir / 'config.json', json.dumps(resolved.values, indent=1) + '\n')
   except OSError as e:
     raise OSError(
       f'The workdir {workdir} cannot be written ({e.strerror}); give another --workdir.'
     ) from e
-  (workdir / 'config.json').write_text(json.dumps(resolved.values, indent=1) + '\n')
 
 
 def _print_evaluations(workdir: Path) -> None:

@@ -25,6 +25,7 @@ class RunLog:
   Args:
     workdir: Where metrics.jsonl and tensorboard/ go.
     start: Step the run starts or resumes at.
+    evaluates_first: Whether it is evaluated at that step before it goes on.
     steps: Step it ends at.
     every: Steps between log lines.
     flops_per_step: FLOPs of one update on the whole batch, for the MFU.
@@ -41,6 +42,7 @@ class RunLog:
     workdir: Path,
     *,
     start: int,
+    evaluates_first: bool,
     steps: int,
     every: int,
     flops_per_step: float,
@@ -55,7 +57,7 @@ class RunLog:
     self._steps, self._every = steps, every
     self._positions, self._shared, self._collections = positions, shared, collections
     self._learning_rate, self._guard = learning_rate, guard_config
-    self._writer = metrics.MetricWriter(workdir, start)
+    self._writer = metrics.MetricWriter(workdir, start, evaluates_first=evaluates_first)
     self.throughput = metrics.Throughput(flops_per_step)
     self._progress = metrics.Progress('training', steps, start)
     self._watch = watch

@@ -264,17 +264,18 @@ def train(
 
     # ---- compile
     place = functools.partial(
-      _place, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
+      partitioning.place_rows, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
     )
     with watch.spend('compile'):
       step_fn = _compile(config, state, place(loader.batch(start, rows)), loader)
 
     # ---- loop
-    log = stack.enter_context(_open_log(config, workdir, loader, start, watch))
+    evaluates_first = bool(evaluate) and (start == 0 or saved.meta(start).get('unevaluated'))
+    log = stack.enter_context(_open_log(config, workdir, loader, start, watch, evaluates_first))
     requests = multihost.Requests(notices, workdir, mesh)
     batches = stack.enter_context(contextlib.closing(loader.prefetch(start, rows)))
     score = None
-    if evaluate and (start == 0 or saved.meta(start).get('unevaluated')):
+    if evaluate and evaluates_first:
       log.evaluation(start, evaluate, state.model)
     notices.collect()
     multihost.barrier('the first step')
@@ -355,19 +356,6 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _place(batch, *, sharding, rows, batch_rows):
-  """The `rows` of a global batch that this process has (NumPy) as global arrays on the mesh."""
-
-  def place(x):
-    def piece(index):
-      start, stop, _ = index[0].indices(batch_rows)
-      return x[start - rows.start : stop - rows.start, index[1]]
-
-    return jax.make_array_from_callback((batch_rows, *x.shape[1:]), sharding, piece)
-
-  return {name: place(x) for name, x in batch.items()}
-
-
 def _compile(config, state, batch, loader):
   """Compiles the step and says how long it took."""
   start = time.perf_counter()
@@ -378,11 +366,12 @@ def _compile(config, state, batch, loader):
   return computed_twice(compiled, config.guard.recompute_every_steps)
 
 
-def _open_log(config, workdir, loader, start, watch) -> run_log.RunLog:
+def _open_log(config, workdir, loader, start, watch, evaluates_first) -> run_log.RunLog:
   rows, lengths = config.data.batch_rows, config.data.lengths
   return run_log.RunLog(
     workdir,
     start=start,
+    evaluates_first=evaluates_first,
     steps=config.steps,
     every=config.log_every_steps,
     flops_per_step=train_step_flops(config.model, rows, lengths['inputs'], lengths['targets']),

@@ -1,7 +1,11 @@
 """Files that are there whole or not at all, whatever ends the program that writes them."""
 
+import errno
 import os
 from pathlib import Path
+
+# Of an OSError that says that the disk, or what one may write to it, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:
@@ -20,6 +24,9 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
       file.flush()
       os.fsync(file.fileno())
     partial.replace(path)
+  except OSError as e:
+    # Of a write, in contrast to an open, the kernel does not say which file.
+    raise OSError(e.errno, e.strerror, str(path)) from e
   finally:
     if path.parent.is_dir():
       partial.unlink(missing_ok=True)

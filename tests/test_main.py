@@ -110,6 +110,20 @@ def test_the_gin_files_of_every_command_shown_make_a_run(files):
   assert main.load_run(files, given).run
 
 
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full here')
+def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
+  def write(args):
+    with open('/dev/full', 'w') as file:
+      file.write('too much')
+
+  monkeypatch.setattr(main.programs, 'report', write)
+  status, said = fails(capsys, 'report', '--workdir', 'w')
+  assert status == 1
+  assert (
+    said == 'flan-jax: No space is left for a file (No space left on device); make some and go on.'
+  )
+
+
 def test_a_workdir_that_cannot_be_written_is_named(capsys, tmp_path):
   (tmp_path / 'file').write_text('')
   made = ['--gin_file=runs/demo.gin', '--cache_dir=c', f'--workdir={tmp_path}/file/run']

@@ -37,6 +37,22 @@ def test_a_resumed_run_drops_torn_lines_and_steps_it_does_again(tmp_path):
   ]
 
 
+def test_an_evaluation_that_is_done_again_is_there_once(tmp_path):
+  with metrics.MetricWriter(tmp_path) as writer:
+    writer.write(2, 'train', {'loss': 2.0})
+    writer.write(2, 'evaluation', {'score': 20.0})
+  with metrics.MetricWriter(tmp_path, first_step=2):
+    pass
+  assert len(read(tmp_path / 'metrics.jsonl')) == 2
+  with metrics.MetricWriter(tmp_path, first_step=2, evaluates_first=True) as writer:
+    writer.write(2, 'evaluation', {'score': 21.0})
+  lines = read(tmp_path / 'metrics.jsonl')
+  assert [(line['kind'], line.get('score')) for line in lines] == [
+    ('train', None),
+    ('evaluation', 21.0),
+  ]
+
+
 def test_rates_leave_out_what_runs_inside_a_pause():
   throughput = metrics.Throughput(flops_per_step=1e9)
   throughput.read()

@@ -7,7 +7,6 @@ memory of an example that was added.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -23,12 +22,12 @@ import numpy as np
 
 from flan_jax.data import cache_layout
 from flan_jax.data.cache_layout import CacheError
+from flan_jax.whole_file import FULL
 
 Ids = Sequence[int] | np.ndarray
 
 _WRITE_BUFFER_BYTES = 1 << 20
 _UNLOCKED_GRACE_SECONDS = 60.0  # between a writer's mkdir and its lock
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class TaskCacheWriter:
@@ -202,7 +201,7 @@ class TaskCacheWriter:
 
   def _failed(self, error: OSError) -> CacheError:
     where = f"task '{self._task}' split '{self._split}' under '{self._directory.parent}'"
-    if error.errno in _FULL:
+    if error.errno in FULL:
       return CacheError(
         f'No space left while writing {where} ({error.strerror}) after '
         f'{self._num_examples:,} examples; free some or give another --cache_dir. Nothing '

@@ -7,7 +7,6 @@ broken data are told apart; only the former can be allowed.
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import functools
 import os
@@ -35,6 +34,7 @@ from flan_jax.data.tokenizing import SplitResult
 from flan_jax.data.vocabularies import Vocabulary, choose_chat_template, get_vocabulary
 from flan_jax.data.worker_pool import Event, run_jobs
 from flan_jax.naming import listing, unknown
+from flan_jax.whole_file import FULL
 
 Runner = Callable[[Mapping[str, Job]], Generator[Event, None, None]]
 
@@ -256,7 +256,7 @@ def _write_mixtures(
 
 
 def _cannot_write(folder: Path, error: OSError) -> str:
-  if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+  if error.errno in FULL:
     return f"No space left for the cache '{folder}' ({error.strerror}); free some and go on."
   return (
     f"Cannot write the cache '{folder}': {error.strerror or error}; give a writable --cache_dir."

@@ -4,6 +4,7 @@ An adapter (arXiv:2106.09685) is two narrow matrices, so that nothing as large a
 for a gradient or an optimizer. It is our own and no library's: it is these two products.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -11,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flan_jax.models.config import Lora
-from flan_jax.models.layers import normal, parameter, product, zeros
+from flan_jax.models.config import KERNELS, Lora
+from flan_jax.models.layers import normal, parameter, product, turned_product, zeros
 from flan_jax.partitioning import out, shard
 
 SUFFIX = '_lora'  # of an adapter's name, after that of its kernel
+TURNED = 'turned'  # in the metadata of a kernel [*outer, *inner]
 _INNER_AXES = {'output': 2}  # of a kernel, where not 1: [heads, head_dim, embed]
 
 
@@ -52,14 +54,32 @@ def project(module: nnx.Module, name: str, x: jax.Array, *axes: str | None) -> j
   """Multiplies x by the kernel `name` of a module, and adds what its adapter gives.
 
   Args:
-    module: has the kernel [*inner, *outer] and perhaps an adapter.
+    module: has the kernel [*inner, *outer], or as `turned` has it, and perhaps an adapter.
     name: the kernel's.
     x: [batch, length, *inner].
     axes: of the result, [batch, length, *outer].
   """
-  y = product(x, _for_product(getattr(module, name), x.dtype), out(*axes))
+  kernel = getattr(module, name)
+  multiply = turned_product if TURNED in kernel.get_metadata() else product
+  y = multiply(x, _for_product(kernel, x.dtype), out(*axes))
   adapter = getattr(module, name + SUFFIX, None)
   return y if adapter is None else y + adapter(x, *axes)
+
+
+def turned(module: nnx.Module) -> nnx.Module:
+  """A copy of a module with its kernels, and those of its parts, as `turned_product` takes them."""
+  copied = copy.copy(module)
+  for name, part in vars(module).items():
+    if isinstance(part, nnx.Module):
+      setattr(copied, name, turned(part))
+    elif name in KERNELS:
+      inner = _INNER_AXES.get(name, 1)
+      order = (*range(inner, part.ndim), *range(inner))
+      axes = part.get_metadata()['axes']
+      kernel = nnx.Param(part[...].transpose(order), axes=[axes[i] for i in order])
+      kernel.set_metadata(TURNED, True)
+      setattr(copied, name, kernel)
+  return copied
 
 
 def merged(kernel: Any, a: Any, b: Any, lora: Lora) -> Any:

@@ -22,6 +22,7 @@ from flan_jax.models.layers import (
   parameter,
   truncated_normal,
 )
+from flan_jax.models.lora import turned
 from flan_jax.models.rope import rotation
 from flan_jax.models.stack import Context, Stack
 from flan_jax.partitioning import (
@@ -46,6 +47,8 @@ class Transformer(nnx.Module):
   Call it on a batch for logits; `start_decoding` and `decode_step` go token by token. Dropout is
   on exactly when a dropout key is given: the module keeps no state.
   """
+
+  turned = False  # whether kernels are [*outer, *inner], see `unstacked`
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
     self.token_embedding = Embedding(config, rngs)
@@ -88,12 +91,14 @@ class Transformer(nnx.Module):
 
   def head(self) -> Head:
     """Makes the logits of `hidden`."""
-    config = self.config
+    config, axes = self.config, ('vocab', 'act_embed')
     if config.tie_embeddings:
-      kernel = shard(self.token_embedding.table[...].astype(config.dtype), 'vocab', 'act_embed').T
+      kernel = shard(self.token_embedding.table[...].astype(config.dtype), *axes)
+      kernel = kernel if self.turned else kernel.T
     else:
-      kernel = shard(self.logits_kernel[...].astype(config.dtype), 'act_embed', 'vocab')
-    return Head(kernel, config.vocab_size, config.logits_softcap)
+      axes = axes if self.turned else axes[::-1]
+      kernel = shard(self.logits_kernel[...].astype(config.dtype), *axes)
+    return Head(kernel, config.vocab_size, config.logits_softcap, self.turned)
 
   def encode(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
     """The encoder's output, [batch, encoder_length, embed] in the compute dtype."""
@@ -170,12 +175,18 @@ class Transformer(nnx.Module):
 
     A step that reads one layer after the other out of stacked arrays copies each, on a CPU at
     least: as much memory traffic again as decoding needs. So they are copied once, before the
-    first step, unless `scan_layers` says that compiling one layer matters more.
+    first step, unless `scan_layers` says that compiling one layer matters more. On one CPU kernels
+    are turned around as well, for products with a few rows.
     """
     if not self._reads_layers_apart():
       return self, cache
     model = copy.copy(self)
     model.decoder = self.decoder.unstacked()
+    if on_one_cpu():
+      model.turned = True
+      model.decoder.layers = nnx.List(turned(layer) for layer in model.decoder.layers)
+      if not self.config.tie_embeddings:
+        model.logits_kernel = nnx.Param(self.logits_kernel[...].T)
     return model, cache.unstacked()
 
   def _reads_layers_apart(self) -> bool:
