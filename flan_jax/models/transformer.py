@@ -156,6 +156,8 @@ class Transformer(nnx.Module):
 
     if self._reads_layers_apart():
       layers = self.decoder.unstacked().layers
+      if on_one_cpu():  # keys and values come out as the cache has them, each slot beside the next
+        layers = map(turned, layers)
       cross_key, cross_value = zip(*map(project, layers), strict=True)
     else:
       cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
