@@ -9,7 +9,6 @@ anything is restored. What goes into the state is train.py's business.
 import concurrent.futures
 import contextlib
 import dataclasses
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from flan_jax import checkpoint_files, parameter_names
 from flan_jax.checkpoint_files import DamagedCheckpointError, free_name, verify, write_checksums
+from flan_jax.whole_file import FULL
 
 PARAMETERS = 'parameters'
 OPTIMIZER = 'optimizer'
@@ -130,7 +130,8 @@ class Checkpoints:
     try:
       yield
     except Exception as e:
-      full = 'RESOURCE_EXHAUSTED' in str(e) or getattr(e, 'errno', None) == errno.ENOSPC
+      words = ('RESOURCE_EXHAUSTED', 'File too large')  # as TensorStore has them
+      full = any(word in str(e) for word in words) or getattr(e, 'errno', None) in FULL
       if not full and not isinstance(e, OSError) and 'Error writing' not in str(e):
         raise
       steps = self.steps()
@@ -158,7 +159,6 @@ class Checkpoints:
       meta: JSON-able; `shapes` of the parameters are added.
       score: The evaluation's score at this step, higher is better, for `keep_best`.
     """
-    self._hash_committed()
     parameters = parameter_names.by_path(model)
     chunks = jax.tree.map(lambda x: ocp.SaveArgs(chunk_byte_size=self._chunk_bytes), parameters)
     shapes = {name: [list(x.shape), str(x.dtype)] for name, x in parameters.items()}
@@ -166,6 +166,7 @@ class Checkpoints:
     if opt_state is not None:
       optimizer[OPTIMIZER] = ocp.args.PyTreeSave(parameter_names.by_path(opt_state))
     with self._telling_what_failed():
+      self._hash_committed()
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -184,7 +185,8 @@ class Checkpoints:
   def poll(self):
     """Cheap call for every step: starts hashing what has been committed since the last call."""
     if self._unhashed and not self._manager.is_saving_in_progress():
-      self._hash_committed()
+      with self._telling_what_failed():
+        self._hash_committed()
 
   def _hash_committed(self):
     if self._unhashed:

@@ -219,7 +219,10 @@ def test_impossible_settings_are_refused():
     checkpoints.CheckpointConfig(keep_best=-1)
 
 
-def test_a_save_that_cannot_be_written_is_one_sentence_with_the_step_to_go_on_from(tmp_path):
+@pytest.mark.parametrize(
+  'meets', ['pass', 'while True: saved.poll()', 'saved.save(5, model, model, {})']
+)
+def test_a_save_that_cannot_be_written_is_one_sentence_wherever_it_is_met(tmp_path, meets):
   save(tmp_path, [3])
   limited = f"""
     import resource, signal, sys
@@ -232,12 +235,14 @@ def test_a_save_that_cannot_be_written_is_one_sentence_with_the_step_to_go_on_fr
       with checkpoints.Checkpoints({str(tmp_path)!r}, checkpoints.CheckpointConfig()) as saved:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
         saved.save(4, model, model, {{}})
+        {meets}
     except checkpoints.CheckpointError as e:
       print(e)
   """
   command = [sys.executable, '-c', textwrap.dedent(limited)]
   done = subprocess.run(command, capture_output=True, text=True, check=True)
-  assert 'save' in done.stdout and f'a checkpoint in {tmp_path}' in done.stdout, done.stderr[-500:]
+  said = f'No space is left to save a checkpoint in {tmp_path}.'
+  assert said in done.stdout, done.stdout + done.stderr[-500:]
   assert 'then goes on from step 3' in done.stdout
   with checkpoints.Checkpoints(tmp_path) as saved:
     assert saved.steps() == [3]

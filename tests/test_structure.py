@@ -39,7 +39,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'chunked_loss': {'partitioning', 'losses'},
   'adafactor': {'partitioning'},
   'optimizers': {'parameter_names', 'partitioning', 'adafactor'},
-  'checkpoints': {'parameter_names', 'checkpoint_files'},
+  'checkpoints': {'parameter_names', 'checkpoint_files', 'whole_file'},
   'checkpoint_files': {'whole_file'},
   'models': {'partitioning'},
   'train_state': {

@@ -17,7 +17,7 @@ def checkpoint(bench: Bench, draws: int = 4) -> Iterator[tuple[str, str]]:
     workdir = bench.new_workdir('damaged')
     stop_after_a_save(bench, workdir)
     newest = max(committed(workdir))
-    fault = _damage(bench, workdir / 'checkpoints' / str(newest), number)
+    _, fault = _damage(bench, workdir / 'checkpoints' / str(newest), number)
     running = bench.start(workdir)
     bench.finish(running)
     end = bench.compare(workdir)
@@ -37,7 +37,8 @@ def token_cache(bench: Bench, draws: int = 4) -> Iterator[tuple[str, str]]:
     workdir, cache_dir = bench.new_workdir('misled'), bench.new_workdir('cache')
     shutil.copytree(bench.cache_dir, cache_dir)
     folders = sorted(cache_dir.glob('tasks/*/train'))
-    fault = _damage(bench, folders[bench.rng.integers(len(folders))], number)
+    path, how = _damage(bench, folders[bench.rng.integers(len(folders))], number)
+    fault = f'{path.name} {how}'
     running = bench.start(workdir, cache_dir=cache_dir)
     if running.finish():
       yield f'token cache {fault}', bench.refusal(running)
@@ -88,17 +89,17 @@ def clock(bench: Bench) -> Iterator[tuple[str, str]]:
   yield 'time since boot jumps between starts', bench.compare(workdir)
 
 
-def _damage(bench: Bench, folder: Path, number: int) -> str:
-  """Damages one file below a folder, by turns in one way and the other; returns which."""
+def _damage(bench: Bench, folder: Path, number: int) -> tuple[Path, str]:
+  """Damages one file below a folder, by turns in one way and the other; returns which, and how."""
   files = sorted(path for path in folder.rglob('*') if path.is_file() and path.stat().st_size)
   path = files[bench.rng.integers(len(files))]
   if number % 2:
     content = bytearray(path.read_bytes())
     content[bench.rng.integers(len(content))] ^= 1 << bench.rng.integers(8)
     path.write_bytes(content)
-    return 'with a bit changed'
+    return path, 'with a bit changed'
   _cut(bench, path)
-  return 'cut short'
+  return path, 'cut short'
 
 
 def _cut(bench: Bench, path: Path) -> None:
