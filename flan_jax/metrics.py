@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import rich.console
 import rich.progress
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from flan_jax import whole_file
 
@@ -78,33 +80,54 @@ class MetricWriter:
     self._file = None
     if jax.process_index() != 0:
       return
-    workdir = Path(workdir)
-    path = workdir / 'metrics.jsonl'
+    self._workdir = Path(workdir)
+    path = self._workdir / 'metrics.jsonl'
     _drop_steps_after(path, first_step, evaluates_first)
-    self._file = path.open('a', encoding='utf-8')
-    self._tensorboard = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=first_step + 1, flush_secs=30
-    )
+    events = self._workdir / 'tensorboard' / 'events'
+    with self._naming_the_workdir():
+      events.parent.mkdir(exist_ok=True)
+      # Not tensorboardX's SummaryWriter: it writes from a thread, where a full disk is a traceback
+      # and then a queue that nobody empties.
+      self._events = EventsWriter(str(events), f'.{os.getpid()}')
+      started = SessionLog(status=SessionLog.START)
+      self._events.write_event(
+        Event(wall_time=time.time(), step=first_step + 1, session_log=started)
+      )
+      self._file = path.open('a', encoding='utf-8')
 
   def __enter__(self):
     return self
 
-  def __exit__(self, *exc_info):
+  def __exit__(self, kind, *exc_info):
     if self._file:
-      self._file.close()
-      self._tensorboard.close()
+      # Closing writes what a full disk did not take: that is not to hide why the run ends.
+      with contextlib.suppress(OSError) if kind else self._naming_the_workdir():
+        self._file.close()
+      with contextlib.suppress(OSError) if kind else self._naming_the_workdir():
+        self._events.close()
 
   def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
     """Writes one line; `kind` is 'train' or 'evaluation'. NaN and infinity are kept as strings."""
     if not self._file:
       return
+    now = time.time()
     numbers = {name: float(value) for name, value in values.items()}
-    line = {'step': step, 'time': round(time.time(), 3), 'kind': kind}
+    line = {'step': step, 'time': round(now, 3), 'kind': kind}
     line |= {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
-    self._file.write(json.dumps(line) + '\n')
-    self._file.flush()
-    for name, value in numbers.items():
-      self._tensorboard.add_scalar(f'{kind}/{name}', value, step)
+    with self._naming_the_workdir():
+      self._file.write(json.dumps(line) + '\n')
+      self._file.flush()
+      for name, value in numbers.items():
+        scalar = summary.scalar(f'{kind}/{name}', value)
+        self._events.write_event(Event(wall_time=now, step=step, summary=scalar))
+      self._events.flush()
+
+  @contextlib.contextmanager
+  def _naming_the_workdir(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as e:
+      raise OSError(e.errno, e.strerror, str(e.filename or self._workdir)) from e
 
 
 def _drop_steps_after(path: Path, step: int, evaluates_again: bool) -> None:

@@ -1,9 +1,14 @@
 """Run metrics: lines that survive kills, rates that exclude pauses."""
 
 import json
+import struct
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from flan_jax import metrics
 
@@ -19,7 +24,44 @@ def test_lines_are_written_for_machines_and_tensorboard(tmp_path):
   lines = read(tmp_path / 'metrics.jsonl')
   assert [line['loss'] for line in lines] == [2.0, 'nan']
   assert lines[0]['step'] == 1 and lines[0]['kind'] == 'train'
-  assert list((tmp_path / 'tensorboard').glob('events*'))
+  found = [(e.step, v.tag, v.simple_value) for e in events(tmp_path) for v in e.summary.value]
+  assert found[0] == (1, 'train/loss', 2.0) and found[1][:2] == (2, 'train/loss')
+
+
+def events(workdir):
+  (path,) = (workdir / 'tensorboard').glob('events.out.tfevents.*')
+  data, at = path.read_bytes(), 0
+  while at < len(data):  # length, its checksum, the event, its checksum
+    (length,) = struct.unpack_from('<Q', data, at)
+    yield Event.FromString(data[at + 12 : at + 12 + length])
+    at += 12 + length + 4
+
+
+def test_what_a_resumed_run_does_again_is_hidden_from_tensorboard(tmp_path):
+  with metrics.MetricWriter(tmp_path, first_step=7):
+    pass
+  version, started = events(tmp_path)
+  assert version.file_version == 'brain.Event:2'
+  assert started.step == 8 and started.session_log.status == started.session_log.START
+
+
+def test_a_full_disk_is_one_error_and_nothing_is_printed_after_it(tmp_path):
+  script = """
+    import resource, sys
+    from flan_jax import metrics
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+    try:
+      with metrics.MetricWriter(sys.argv[1]) as writer:
+        for step in range(1000):
+          writer.write(step, 'train', {'loss': 1.0, 'accuracy': 0.5})
+    except OSError as e:
+      print(step, e.filename)
+  """
+  command = [sys.executable, '-c', textwrap.dedent(script), str(tmp_path)]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+  step, filename = done.stdout.split()
+  assert 5 < int(step) < 100 and filename == str(tmp_path)
+  assert done.stderr == ''
 
 
 def test_a_resumed_run_drops_torn_lines_and_steps_it_does_again(tmp_path):
