@@ -23,7 +23,7 @@ class Asker:
   Attributes:
     model: a Transformer.
     input_length: most tokens of a prompt.
-    batch_rows: prompts asked together.
+    batch_rows: most prompts asked together.
     buckets: how many lengths of prompts are compiled for; see batching.bucket_lengths.
   """
 
@@ -67,7 +67,7 @@ class Asker:
     length = 1 << (max(len(ids) for of_row in choices for ids in of_row) - 1).bit_length()
 
     def ask(batch, prefix, indices):
-      shape = (self.batch_rows, most, length)
+      shape = (batching.enough_rows(len(rows.rests), self.batch_rows), most, length)
       tokens, lengths = np.zeros(shape, np.int32), np.zeros(shape[:2], np.int32)
       for row, index in enumerate(indices):
         for number, ids in enumerate(choices[index]):
@@ -91,14 +91,13 @@ class Asker:
     buckets = batching.bucket_lengths(longest, self.buckets)
     found: list = [None] * len(rows.rests)
     done = 0
-    plan = batching.plan(
-      [len(ids) for ids in rows.rests], batch_rows=self.batch_rows, buckets=buckets
-    )
+    batch_rows = batching.enough_rows(len(rows.rests), self.batch_rows)
+    plan = batching.plan([len(ids) for ids in rows.rests], batch_rows=batch_rows, buckets=buckets)
     for length, indices in plan:
       batch = batching.make_batch(
         [rows.rests[i] for i in indices],
         None,
-        batch_rows=self.batch_rows,
+        batch_rows=batch_rows,
         layout=rows.layout(length, answer_length),
       )
       answers = ask(batching.place(batch), prefix, indices)

@@ -118,6 +118,14 @@ def fitting_rows(batch_rows: int) -> int:
   return -(-batch_rows // devices) * devices
 
 
+def enough_rows(examples: int, batch_rows: int) -> int:
+  """Return rows of a batch that few examples do not leave mostly empty, at most `batch_rows`.
+
+  A power of two that the current mesh can split, so that tasks share what was compiled.
+  """
+  return min(batch_rows, fitting_rows(1 << (max(examples, 1) - 1).bit_length()))
+
+
 def fetch(*arrays: jax.Array) -> tuple[np.ndarray, ...]:
   """Return whole arrays in the memory of every process."""
   return tuple(np.asarray(x) for x in _replicate(arrays))

@@ -112,6 +112,12 @@ def assert_same(one, two):
     assert group.score == two.mixtures[name].score
 
 
+def test_few_examples_make_small_batches():
+  rows = [batching.enough_rows(examples, 16) for examples in (0, 1, 2, 3, 5, 16, 100)]
+  assert rows == [1, 1, 2, 4, 8, 16, 16]
+  assert batching.enough_rows(100, 12) == 12
+
+
 def test_scores_do_not_depend_on_batch_rows_or_buckets(cache_dir, result):
   evaluator._score_rows.clear_cache()
   assert_same(result, run(cache_dir, make_config(batch_rows=5, buckets=3)))
