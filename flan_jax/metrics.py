@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +18,18 @@ import jax
 import jax.numpy as jnp
 import rich.console
 import rich.progress
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from flan_jax import whole_file
+
+# Where PyTorch is installed, tensorboardX would import it for its own sake: two seconds of a start.
+sys.modules.setdefault('torch', None)  # type: ignore[arg-type]
+try:
+  from tensorboardX import summary
+  from tensorboardX.event_file_writer import EventsWriter
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+finally:
+  if sys.modules['torch'] is None:
+    del sys.modules['torch']
 
 # Dense bfloat16 TFLOP/s of one device, from the vendors' data sheets.
 DATASHEET_TFLOPS = {

@@ -1,6 +1,7 @@
 """Run metrics: lines that survive kills, rates that exclude pauses."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -138,3 +139,10 @@ def test_a_workdir_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
   (tmp_path / 'metrics.jsonl').mkdir()
   with pytest.raises(OSError, match='metrics.jsonl'):
     metrics.MetricWriter(tmp_path)
+
+
+def test_pytorch_is_not_imported_for_tensorboard(tmp_path):
+  (tmp_path / 'torch.py').write_text("raise SystemExit('PyTorch was imported')\n")
+  script = "import flan_jax.metrics, sys; assert 'torch' not in sys.modules"
+  environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+  subprocess.run([sys.executable, '-c', script], env=environment, check=True)
