@@ -73,6 +73,8 @@ class Attention(nnx.Module):
     bias: jax.Array | None = None,
     scale: jax.Array | None = None,
     rotation: Rotation | None = None,
+    *,
+    causal: bool = False,
   ) -> jax.Array:
     """Attends from `x` to keys and values.
 
@@ -83,6 +85,7 @@ class Attention(nnx.Module):
       bias: float32 [heads, length, kv_length] added to the scores, or None.
       scale: [batch, heads, 1, kv_length] multiplies the softmax to drop keys, or None.
       rotation: of the queries' positions, or None.
+      causal: the mask hides all keys that follow a query.
 
     Returns:
       [batch, length, embed], before the residual is added.
@@ -94,7 +97,7 @@ class Attention(nnx.Module):
       query = self.query_norm(query)
     if rotation is not None:
       query = rotate(query, rotation)
-    heads = attend(query, keys, values, mask, bias, scale, self.config)
+    heads = attend(query, keys, values, mask, bias, scale, self.config, causal=causal)
     return project(self, 'output', heads, 'batch', 'length', 'act_embed')
 
 

@@ -81,6 +81,7 @@ class Layer(nnx.Module):
       self.post_mlp_norm = Norm(config, rngs)
     self.config = config
     self.cross = cross
+    self.causal = causal
 
   def __call__(self, x, context: Context, cache=None, dropout_key=None):
     """[batch, length, embed] -> the same, and the keys and values that a cache is to hold."""
@@ -97,7 +98,14 @@ class Layer(nnx.Module):
     if config.position == 'relative_bias' and config.relative_bias_per_layer:
       bias = self.relative_bias(*context.positions)
     y = self.attention(
-      normed, key, value, context.mask, bias, scales['attention'], context.rotation
+      normed,
+      key,
+      value,
+      context.mask,
+      bias,
+      scales['attention'],
+      context.rotation,
+      causal=self.causal and cache is None and not config.prefix_lm,
     )
     if config.post_norms:
       y = self.post_attention_norm(y)

@@ -27,43 +27,65 @@ def _config(**attention):
   return TransformerConfig(vocab_size=8, embed_dim=8, mlp_dim=8, **layers, **attention)
 
 
-def _value_and_gradients(kv_heads, *, softcap=None):
+def _value_and_gradients(kv_heads, *, softcap=None, causal=False, dtype=jnp.float32):
   """Of a weighted sum of what is attended to, by queries, keys, values and bias."""
+  length = KV_LENGTH if causal else LENGTH
   config = _config(num_heads=HEADS, num_kv_heads=kv_heads, head_dim=DIM, attention_softcap=softcap)
   keys = jax.random.split(jax.random.key(0), 7)
   kv_shape = (ROWS, KV_LENGTH, kv_heads, DIM)
   query, key, value, bias = (
     jax.random.normal(keys[i], shape)
     for i, shape in enumerate(
-      [(ROWS, LENGTH, HEADS, DIM), kv_shape, kv_shape, (HEADS, LENGTH, KV_LENGTH)]
+      [(ROWS, length, HEADS, DIM), kv_shape, kv_shape, (HEADS, length, KV_LENGTH)]
     )
   )
-  mask = jax.random.bernoulli(keys[4], 0.7, (ROWS, LENGTH, KV_LENGTH))
-  mask = mask.at[1, 3].set(False)  # a query that may look at nothing
+  query, key, value = (x.astype(dtype) for x in (query, key, value))
+  mask = jax.random.bernoulli(keys[4], 0.7, (ROWS, length, KV_LENGTH))
+  if causal:
+    mask = mask & jnp.tri(length, dtype=bool) | jnp.eye(length, dtype=bool)
+  else:
+    mask = mask.at[1, 3].set(False)  # a query that may look at nothing
   scale = 2.0 * jax.random.bernoulli(keys[5], 0.5, (ROWS, HEADS, 1, KV_LENGTH))
-  weights = jax.random.normal(keys[6], (ROWS, LENGTH, HEADS, DIM))
+  weights = jax.random.normal(keys[6], (ROWS, length, HEADS, DIM))
 
   def total(query, key, value, bias):
-    return jnp.sum(weights * dot_product.attend(query, key, value, mask, bias, scale, config))
+    found = dot_product.attend(query, key, value, mask, bias, scale, config, causal=causal)
+    return jnp.sum(weights * found)
 
   # A new function, as jit would remember how the last one was traced.
   return jax.jit(jax.value_and_grad(total, (0, 1, 2, 3)))(query, key, value, bias)
 
 
+@pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.parametrize(('kv_heads', 'softcap'), [(4, None), (2, 3.0), (1, None)])
 @pytest.mark.usefixtures('mesh')
-def test_row_by_row_is_all_rows_at_once(monkeypatch, kv_heads, softcap):
-  whole = _value_and_gradients(kv_heads, softcap=softcap)
-  monkeypatch.setattr(dot_product, '_ROW_BY_ROW', 0)
-  rows = []
-  attend = dot_product._attend
-  monkeypatch.setattr(
-    dot_product, '_attend', lambda query, *rest: rows.append(query.shape[0]) or attend(query, *rest)
-  )
-  by_row = _value_and_gradients(kv_heads, softcap=softcap)
-  assert set(rows) == {1}
+def test_row_by_row_is_all_rows_at_once(monkeypatch, kv_heads, softcap, causal):
+  whole = _value_and_gradients(kv_heads, softcap=softcap, causal=causal)
+  by_row = _row_by_row(monkeypatch, kv_heads, softcap=softcap, causal=causal)
   for ours, theirs in zip(jax.tree.leaves(by_row), jax.tree.leaves(whole), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_row_by_row_is_all_rows_at_once_in_bfloat16(monkeypatch):
+  _, exact = _value_and_gradients(2)
+  _, whole = _value_and_gradients(2, dtype=jnp.bfloat16)
+  _, by_row = _row_by_row(monkeypatch, 2, dtype=jnp.bfloat16)
+  for ours, theirs, reference in zip(by_row, whole, exact, strict=True):
+    assert ours.dtype == theirs.dtype
+    error, least = (np.linalg.norm(np.float32(x) - reference) for x in (ours, theirs))
+    assert error <= 1.25 * least
+
+
+def _row_by_row(monkeypatch, kv_heads, **options):
+  monkeypatch.setattr(dot_product, '_ROW_BY_ROW', 0)
+  calls = []
+  attend = dot_product.attend_row_by_row
+  monkeypatch.setattr(
+    dot_product, 'attend_row_by_row', lambda *args, **kw: calls.append(1) or attend(*args, **kw)
+  )
+  found = _value_and_gradients(kv_heads, **options)
+  assert calls
+  return found
 
 
 def test_no_buffer_has_the_scores_of_all_rows():
