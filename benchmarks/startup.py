@@ -46,11 +46,12 @@ def start(args, folder: Path, workdir: Path, compiled: Path, steps: int) -> dict
   model = 'demo/tiny' if args.quick else 't5_1_1/small'
   bindings = {
     'EVALUATION': None,
-    'ACTIVATION_DTYPE': "'float32'",
     'TASK_FEATURE_LENGTHS': {'inputs': 512, 'targets': 128},
     'LOG_EVERY_STEPS': 1,
     'SAVE_EVERY_STEPS': 1,
   }
+  if not args.quick:  # the tiny model is float32 by itself
+    bindings['ACTIVATION_DTYPE'] = "'float32'"
   command = [
     *(sys.executable, '-m', 'flan_jax.main', 'train'),
     *('--gin_file=runs/train.gin', f'--gin_file=models/{model}.gin'),

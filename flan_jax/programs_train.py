@@ -24,7 +24,7 @@ def train(args: Namespace, resolved, notices) -> int:
   if first:
     _print_settings(resolved)
     _write_settings(resolved, workdir)
-  _keep_compilations(workdir)
+  programs = _keep_compilations(workdir)
   vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
   if first:
     vocabulary.save(workdir / 'vocabulary')
@@ -45,7 +45,11 @@ def train(args: Namespace, resolved, notices) -> int:
 
   try:
     trainer.train(
-      run.train, workdir, evaluate=evaluate if run.evaluation else None, notices=notices
+      run.train,
+      workdir,
+      evaluate=evaluate if run.evaluation else None,
+      notices=notices,
+      programs=programs,
     )
   except KeyboardInterrupt:
     multihost.leave()
@@ -95,21 +99,23 @@ def _join_processes(args: Namespace, resolved, notices) -> bool:
   return jax.process_index() == 0
 
 
-def _keep_compilations(workdir: Path) -> None:
+def _keep_compilations(workdir: Path) -> Path | None:
   """Keeps what JAX compiles, however small or fast, so that the run starts again at once.
 
-  It lies in FLAN_JAX_COMPILATION_CACHE_DIR or the workdir; who has set JAX_COMPILATION_CACHE_DIR
-  is left alone.
+  Returns:
+    Where: FLAN_JAX_COMPILATION_CACHE_DIR, or in the workdir; None where JAX_COMPILATION_CACHE_DIR
+    is set, which is left alone.
   """
   import jax
 
   if getattr(jax.config, 'jax_compilation_cache_dir', None) is not None:
-    return
-  folder = os.environ.get('FLAN_JAX_COMPILATION_CACHE_DIR') or workdir / 'compilation_cache'
+    return None
+  folder = Path(os.environ.get('FLAN_JAX_COMPILATION_CACHE_DIR') or workdir / 'compilation_cache')
   jax.config.update('jax_compilation_cache_dir', str(folder))
   # By default only what took a second to compile is kept, and a start compiles many small programs.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  return folder
 
 
 def _print_settings(resolved, *, defaults: bool = False) -> None:

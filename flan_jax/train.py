@@ -25,6 +25,7 @@ from flan_jax.data import cache as cache_lib
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.goodput import Stopwatch
+from flan_jax.kept_step import compile_step
 from flan_jax.models import transformer
 from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
@@ -226,6 +227,7 @@ def train(
   *,
   evaluate: Evaluate | None = None,
   notices: preemption.Notices | None = None,
+  programs: Path | None = None,
 ) -> TrainState:
   """Trains, or goes on where the last checkpoint in `workdir` stands; returns the last state.
 
@@ -234,6 +236,8 @@ def train(
     workdir: Its folder; a file `save_now` in it asks for a checkpoint.
     evaluate: What to measure meanwhile; it may call `notices.check` between batches.
     notices: Where notices to stop are heard; by default signals are, from here on.
+    programs: Where the compiled step is kept for the next start. Only for a process whose modules
+      are as their files have them: one that is patched may find what it was before.
 
   Raises:
     ValueError: Mesh, batch, cache, checkpoint and configuration do not fit; says how.
@@ -267,7 +271,7 @@ def train(
       partitioning.place_rows, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
     )
     with watch.spend('compile'):
-      step_fn = _compile(config, state, place(loader.batch(start, rows)), loader)
+      step_fn = _compile(config, state, place(loader.batch(start, rows)), loader, programs)
 
     # ---- loop
     evaluates_first = bool(evaluate) and (start == 0 or saved.meta(start).get('unevaluated'))
@@ -356,12 +360,16 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _compile(config, state, batch, loader):
+def _compile(config, state, batch, loader, programs):
   """Compiles the step and says how long it took."""
   start = time.perf_counter()
-  step = functools.partial(train_step, config=config, collections=len(loader.collections))
-  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
-  compiled = lowered.compile(compiler_options=compiler_options(jax.sharding.get_mesh()))
+  # Without what a step does not read, a run that is to go on for longer finds the same program.
+  unread = {'data': DataConfig('', '', {}, config.microbatches), 'steps': 1}
+  unread |= {'checkpoint': None, 'log_every_steps': 0, 'evaluate_every_steps': 0}
+  read = dataclasses.replace(config, **unread)
+  step = functools.partial(train_step, config=read, collections=len(loader.collections))
+  options = compiler_options(jax.sharding.get_mesh())
+  compiled = compile_step(step, state, batch, options, folder=programs)
   print(f'Compiled the train step in {time.perf_counter() - start:.1f} s.')
   return computed_twice(compiled, config.guard.recompute_every_steps)
 

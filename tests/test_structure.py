@@ -30,6 +30,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'partitioning': {'parameter_names'},
   'console': set(),
   'compiling': set(),
+  'kept_step': {'whole_file'},
   'host_memory': set(),
   'command_line': {'command_line_data'},
   'command_line_data': set(),
@@ -59,7 +60,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'multihost': {'preemption', 'roll_call'},
   'train': MODEL
   | {'losses', 'chunked_loss', 'optimizers', 'metrics', 'guard', 'run_log', 'data', 'train_state'}
-  | {'compiling', 'goodput', 'multihost', 'preemption', 'replicas'},
+  | {'compiling', 'goodput', 'kept_step', 'multihost', 'preemption', 'replicas'},
   'evaluation': MODEL | {'chunked_loss', 'metrics', 'data', 'whole_file'},
   'loading': MODEL | {'data'},
   'evaluate': MODEL | {'data', 'evaluation', 'loading', 'scores_report'},

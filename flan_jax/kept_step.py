@@ -1,0 +1,211 @@
+"""The compiled train step, found again without tracing, which takes a start seconds of Python.
+
+JAX's cache (`jax_compilation_cache_dir`) is asked with a program that has been traced and lowered.
+Here the step is found by all that tracing reads: the Python files that are loaded, the
+installed packages, flags, devices, what the step closes over, and its arguments' shapes and
+layouts. A step of which that cannot be told for certain is traced as ever.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import types
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import serialize_executable
+
+from flan_jax import whole_file
+
+_PACKAGE = Path(__file__).parent
+_DIGEST = 32  # bytes of SHA-256, before what it is of
+_FLAGS = ('JAX_', 'XLA_', 'LIBTPU_', 'TPU_', 'CUDA_', 'NVIDIA_', 'TF_')  # of the environment
+
+
+class UndescribableError(TypeError):
+  """A value whose meaning cannot be told from what it holds."""
+
+
+def compile_step(
+  step: Callable, state: Any, batch: Any, options: Mapping[str, Any], *, folder: Path | None
+) -> jax.stages.Compiled:
+  """What `jax.jit(step, donate_argnums=0)` compiles to, perhaps in an earlier process.
+
+  Args:
+    step: (state, batch) -> (next state, metrics by name).
+    state, batch: what it begins with.
+    options: XLA's, see `compiling.compiler_options`.
+    folder: where it is kept; None, and in a run of several processes, nowhere.
+  """
+  path = folder and _path(folder, step, (state, batch), options)
+  found = path and _load(path, state, batch)
+  if found:
+    return found
+  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=options)
+  if path:
+    _keep(path, compiled)
+  return compiled
+
+
+def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
+  """Of a program: equal only if tracing would give the same one.
+
+  Args:
+    function: to be jitted; its module's file is loaded, and it closes over plain values, arrays,
+      dataclasses and other functions.
+    args: what it is called with.
+    options: of the compiler.
+
+  Raises:
+    UndescribableError: says which value is none of these.
+  """
+  arrays, structure = jax.tree.flatten(args)
+  mesh = jax.sharding.get_abstract_mesh()
+  described = (
+    (describe(function), describe(options)),
+    str(structure),
+    [(x.shape, str(x.dtype), x.weak_type, repr(x.sharding), x.committed) for x in arrays],
+    (repr(mesh), [(d.id, d.process_index, d.device_kind) for d in jax.devices()]),
+    (jax.devices()[0].client.platform_version, _processor()),
+    sorted((name, repr(value)) for name, value in jax.config.values.items()),
+    sorted((name, x) for name, x in os.environ.items() if name.startswith(_FLAGS)),
+    (sys.version, _files(), _installed()),
+  )
+  return hashlib.sha256(repr(described).encode()).hexdigest()
+
+
+def describe(value: Any) -> Any:
+  """Nested tuples of strings and numbers, the same for values of the same meaning.
+
+  Raises:
+    UndescribableError: for an object that is none of those which `key_of` names.
+  """
+  kind = type(value)
+  name = f'{kind.__module__}.{kind.__qualname__}'
+  if value is None or value is ... or isinstance(value, bool | int | float | complex | str | bytes):
+    return name, repr(value)
+  if isinstance(value, enum.Enum):
+    return name, value.name
+  if isinstance(value, tuple | list):
+    return name, tuple(map(describe, value))
+  if isinstance(value, Mapping):
+    return name, tuple((describe(k), describe(v)) for k, v in value.items())
+  if isinstance(value, np.dtype | np.generic):
+    return name, repr(value)
+  if isinstance(value, np.ndarray | jax.Array):
+    array = np.asarray(value)
+    return name, array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()
+  if isinstance(value, functools.partial):
+    return name, describe(value.func), describe(value.args), describe(value.keywords)
+  if isinstance(value, types.MethodType):
+    return name, describe(value.__func__), describe(value.__self__)
+  if isinstance(value, types.FunctionType):
+    return name, *_function(value)
+  if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
+    return name, getattr(value, '__module__', ''), getattr(value, '__qualname__', value.__name__)
+  if dataclasses.is_dataclass(value):
+    fields = dataclasses.fields(value)
+    return name, tuple((f.name, describe(getattr(value, f.name))) for f in fields)
+  raise UndescribableError(f'{value!r} of type {name}')
+
+
+def _function(function: types.FunctionType):
+  """Where it is written and what it closes over; not for another module's wrapper around it.
+
+  Such a wrapper (gin's, say) may read what is kept elsewhere.
+  """
+  module, code = sys.modules.get(function.__module__), function.__code__
+  if getattr(module, '__file__', None) != code.co_filename:
+    raise UndescribableError(f'{function!r} is not in the file of its module')
+  try:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+  except ValueError as e:
+    raise UndescribableError(f'{function!r} closes over what is not yet there') from e
+  return (
+    (function.__module__, function.__qualname__, code.co_firstlineno),
+    tuple(map(describe, cells)),
+    describe(function.__defaults__),
+    describe(function.__kwdefaults__),
+  )
+
+
+def _files() -> list[tuple]:
+  """Each Python file that is loaded or ours, by its size and the time it was written."""
+  loaded = {getattr(module, '__file__', None) for module in list(sys.modules.values())}
+  found = []
+  for path in sorted({str(path) for path in (*filter(None, loaded), *_PACKAGE.rglob('*.py'))}):
+    status = os.stat(path)
+    found.append((path, status.st_size, status.st_mtime_ns))
+  return found
+
+
+def _installed() -> list[tuple]:
+  """Each installed package with its version and the time it was installed."""
+  folders = {Path(x) for x in sys.path if x.endswith('-packages')}
+  found = [path for folder in folders if folder.is_dir() for path in folder.glob('*.dist-info')]
+  return sorted((str(path), path.stat().st_mtime_ns) for path in found)
+
+
+def _processor() -> str:
+  """What machine code depends on: the instructions that this machine has, or its name."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      flags = next(line for line in file if line.startswith(('flags', 'Features')))
+  except (OSError, StopIteration):
+    flags = platform.node()
+  return f'{platform.machine()} {flags}'
+
+
+def _path(folder, step, args, options) -> Path | None:
+  if jax.process_count() > 1:
+    return None
+  try:
+    return folder / f'train_step-{key_of(step, args, options)}.kept'
+  except (UndescribableError, RecursionError):
+    return None
+
+
+def _load(path, state, batch) -> jax.stages.Compiled | None:
+  """The step that `_keep` wrote, if it is there and whole."""
+  try:
+    data = path.read_bytes()
+  except OSError:
+    return None
+  if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+    return None
+  kept = pickle.loads(zlib.decompress(data[_DIGEST:]))
+  results = (state, dict.fromkeys(kept['metrics'], 0))
+  in_tree, out_tree = map(jax.tree.structure, (((state, batch), {}), results))
+  return serialize_executable.deserialize_and_load(
+    kept['executable'], in_tree, out_tree, execution_devices=_devices(state)
+  )
+
+
+def _devices(state) -> list[jax.Device]:
+  """Of the mesh that the state lies on, in its order."""
+  shardings = [x.sharding for x in jax.tree.leaves(state)]
+  widest = max(shardings, key=lambda sharding: len(sharding.device_set))
+  mesh = getattr(widest, 'mesh', None)
+  return list(widest.device_set) if mesh is None else list(mesh.devices.flat)
+
+
+def _keep(path, compiled) -> None:
+  try:
+    executable, _, _ = serialize_executable.serialize(compiled)
+  except (ValueError, NotImplementedError):
+    return  # of a back end that has no serialisation
+  _, metrics = jax.tree.unflatten(compiled.out_tree, range(compiled.out_tree.num_leaves))
+  kept = zlib.compress(pickle.dumps({'executable': executable, 'metrics': list(metrics)}), 1)
+  with contextlib.suppress(OSError):  # as JAX's cache: a full disk ends a run elsewhere
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole_file.write(path, hashlib.sha256(kept).digest() + kept)

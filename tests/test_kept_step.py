@@ -1,0 +1,175 @@
+"""The kept train step: found without tracing by the same run, never by one that differs."""
+
+import dataclasses
+import enum
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flan_jax import kept_step, optimizers
+
+traced = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  rate: float
+  schedule: object = None
+
+
+class Colour(enum.Enum):
+  RED = 1
+
+
+class Opaque:
+  pass
+
+
+def train_step(state, batch, *, settings):
+  traced.append(settings.rate)
+  return state - settings.rate * batch['x'], {'loss': jnp.sum(state), 'count': batch['x'].size}
+
+
+def arguments():
+  return jnp.arange(4.0), {'x': jnp.ones(4)}
+
+
+def run(folder, rate=0.5, options=None):
+  """Compiles, runs one step, and returns its results and whether it was traced."""
+  traced.clear()
+  step = functools.partial(train_step, settings=Settings(rate))
+  compiled = kept_step.compile_step(step, *arguments(), options or {}, folder=folder)
+  state, metrics = compiled(*arguments())
+  return np.asarray(state), {k: float(v) for k, v in metrics.items()}, bool(traced)
+
+
+def test_the_same_step_is_found_and_another_is_not(tmp_path):
+  state, metrics, new = run(tmp_path / 'programs')
+  again, metrics_again, new_again = run(tmp_path / 'programs')
+  assert (new, new_again) == (True, False)
+  np.testing.assert_array_equal(again, state)
+  assert metrics_again == metrics == {'loss': 6.0, 'count': 4.0}
+  other, _, new = run(tmp_path / 'programs', rate=0.25)
+  assert new and other[0] == -0.25
+  assert run(tmp_path / 'programs', options={'xla_backend_optimization_level': '1'})[2]
+  assert run(None)[2]
+
+
+def test_what_is_cut_short_or_changed_is_compiled_anew(tmp_path):
+  state, _, _ = run(tmp_path)
+  (path,) = tmp_path.glob('*.kept')
+  whole = path.read_bytes()
+  for damaged in (b'', whole[:20], whole[:-1], whole[:500] + b'?' + whole[501:]):
+    path.write_bytes(damaged)
+    again, _, new = run(tmp_path)
+    assert new and path.read_bytes() != damaged
+    np.testing.assert_array_equal(again, state)
+  assert not run(tmp_path)[2]
+
+
+def test_a_disk_that_refuses_costs_nothing_but_the_next_start(tmp_path):
+  (tmp_path / 'programs').write_text('not a folder')
+  assert run(tmp_path / 'programs')[2]
+
+
+def test_what_a_step_closes_over_tells_it_apart():
+  def schedule(rate, offset=0):
+    return lambda step: rate / (step + offset)
+
+  same = [kept_step.describe(Settings(1.0, schedule(2.0))) for _ in range(2)]
+  assert same[0] == same[1]
+  others = [
+    Settings(2.0, schedule(2.0)),
+    Settings(1.0, schedule(3.0)),
+    Settings(1.0, schedule(2.0, 1)),
+    Settings(1.0, schedule(2)),
+    Settings(1.0, schedule(np.float32(2))),
+    Settings(1.0, functools.partial(schedule, 2.0)),
+    Settings(1.0, Colour.RED),
+    Settings(1.0, (1, 2)),
+    Settings(1.0, [1, 2]),
+    Settings(1.0, {'a': 1}),
+    Settings(1.0, np.arange(3)),
+    Settings(1.0, np.arange(3) + 1),
+    Settings(1.0, jnp.bfloat16),
+    Settings(1.0, np.dtype('float32')),
+  ]
+  described = {repr(kept_step.describe(x)) for x in others}
+  assert len(described | {repr(same[0])}) == len(others) + 1
+
+
+@pytest.mark.parametrize('optimizer', ['adafactor', 'adamw'])
+def test_our_optimizers_are_told_apart(optimizer):
+  make = getattr(optimizers, optimizer)
+  same, again, other = (repr(kept_step.describe(make(rate))) for rate in (1e-3, 1e-3, 1e-4))
+  assert same == again != other
+
+
+def test_what_may_read_settings_from_elsewhere_is_not_described():
+  @gin.configurable(module='test_kept_step')
+  def schedule(step, rate=1.0):
+    return rate * step
+
+  compiled_in_memory = eval('lambda x: x', {'__name__': __name__})
+  for value in (schedule, compiled_in_memory, Opaque(), [Opaque()], jax.jit(train_step)):
+    with pytest.raises(kept_step.UndescribableError):
+      kept_step.describe(Settings(1.0, value))
+
+
+def test_a_step_that_cannot_be_described_is_traced_each_time(tmp_path):
+  for _ in range(2):
+    traced.clear()
+    settings = Settings(0.5, Opaque())
+    step = functools.partial(train_step, settings=settings)
+    kept_step.compile_step(step, *arguments(), {}, folder=tmp_path)
+    assert traced
+  assert not list(tmp_path.glob('*.kept'))
+
+
+def key(**environment):
+  """Of a step in a process of its own, one of whose modules lies in a file that may change."""
+  script = """
+    import flan_jax.kept_step as kept, jax, jax.numpy as jnp, users
+    print(kept.key_of(users.step, (jnp.ones(3), {}), {}))
+  """
+  command = [sys.executable, '-c', textwrap.dedent(script)]
+  done = subprocess.run(
+    command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+  )
+  return done.stdout
+
+
+def test_code_flags_and_devices_tell_steps_apart(tmp_path):
+  module = tmp_path / 'users.py'
+  module.write_text('def step(state, batch):\n  return state, {}\n')
+  first = key(PYTHONPATH=str(tmp_path))
+  assert key(PYTHONPATH=str(tmp_path)) == first
+  flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=3'
+  keys = [
+    key(PYTHONPATH=str(tmp_path), XLA_FLAGS=flags),
+    key(PYTHONPATH=str(tmp_path), JAX_DEFAULT_MATMUL_PRECISION='float32'),
+  ]
+  module.write_text('def step(state, batch):\n  return state + 1, {}\n')
+  keys.append(key(PYTHONPATH=str(tmp_path)))
+  assert len({first, *keys}) == 4
+
+
+def test_shapes_types_and_layouts_tell_steps_apart():
+  devices = jax.devices()
+  arrays = [
+    jnp.ones(8),
+    jnp.ones(4),
+    jnp.ones(8, jnp.int32),
+    jax.device_put(jnp.ones(8), devices[1]),
+    jax.device_put(jnp.ones(8), jax.NamedSharding(jax.make_mesh((8,), ('data',)), jax.P('data'))),
+  ]
+  keys = [kept_step.key_of(train_step, (x, {}), {}) for x in arrays]
+  assert len({*keys, kept_step.key_of(train_step, (arrays[0],), {})}) == 6
