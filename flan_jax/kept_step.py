@@ -1,9 +1,10 @@
 """The compiled train step, found again without tracing, which takes a start seconds of Python.
 
 JAX's cache (`jax_compilation_cache_dir`) is asked with a program that has been traced and lowered.
-Here the step is found by all that tracing reads: the Python files that are loaded, the
-installed packages, flags, devices, what the step closes over, and its arguments' shapes and
-layouts. A step of which that cannot be told for certain is traced as ever.
+Here the step is found by all that tracing reads: the Python files that are loaded, the installed
+packages, flags, devices, what the step closes over, and its arguments' shapes and layouts. A step
+of which that cannot be told for certain, as it calls a user's function or one that gin configures,
+is traced as ever.
 """
 
 import contextlib
@@ -29,6 +30,9 @@ from flan_jax import whole_file
 
 _PACKAGE = Path(__file__).parent
 _DIGEST = 32  # bytes of SHA-256, before what it is of
+# Whose functions and classes read nothing but arguments, what they close over, flags and their own
+# files; those of a user's module may read anything.
+_KNOWN = {'flan_jax', 'jax', 'numpy', 'optax', 'builtins', 'math'}
 _FLAGS = ('JAX_', 'XLA_', 'LIBTPU_', 'TPU_', 'CUDA_', 'NVIDIA_', 'TF_')  # of the environment
 
 
@@ -61,8 +65,8 @@ def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
   """Of a program: equal only if tracing would give the same one.
 
   Args:
-    function: to be jitted; its module's file is loaded, and it closes over plain values, arrays,
-      dataclasses and other functions.
+    function: to be jitted, of flan_jax; it closes over plain values, arrays, dataclasses and
+      functions of flan_jax, JAX, NumPy or Optax.
     args: what it is called with.
     options: of the compiler.
 
@@ -94,8 +98,6 @@ def describe(value: Any) -> Any:
   name = f'{kind.__module__}.{kind.__qualname__}'
   if value is None or value is ... or isinstance(value, bool | int | float | complex | str | bytes):
     return name, repr(value)
-  if isinstance(value, enum.Enum):
-    return name, value.name
   if isinstance(value, tuple | list):
     return name, tuple(map(describe, value))
   if isinstance(value, Mapping):
@@ -111,9 +113,11 @@ def describe(value: Any) -> Any:
     return name, describe(value.__func__), describe(value.__self__)
   if isinstance(value, types.FunctionType):
     return name, *_function(value)
-  if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
-    return name, getattr(value, '__module__', ''), getattr(value, '__qualname__', value.__name__)
-  if dataclasses.is_dataclass(value):
+  if isinstance(value, type | types.BuiltinFunctionType) and _is_known(value.__module__):
+    return name, value.__module__, value.__qualname__
+  if isinstance(value, enum.Enum) and _is_known(kind.__module__):
+    return name, value.name
+  if dataclasses.is_dataclass(value) and _is_known(kind.__module__):
     fields = dataclasses.fields(value)
     return name, tuple((f.name, describe(getattr(value, f.name))) for f in fields)
   raise UndescribableError(f'{value!r} of type {name}')
@@ -122,11 +126,11 @@ def describe(value: Any) -> Any:
 def _function(function: types.FunctionType):
   """Where it is written and what it closes over; not for another module's wrapper around it.
 
-  Such a wrapper (gin's, say) may read what is kept elsewhere.
+  Such a wrapper (gin's, say) may read settings that are kept elsewhere.
   """
   module, code = sys.modules.get(function.__module__), function.__code__
-  if getattr(module, '__file__', None) != code.co_filename:
-    raise UndescribableError(f'{function!r} is not in the file of its module')
+  if not _is_known(function.__module__) or module.__file__ != code.co_filename:
+    raise UndescribableError(f'{function!r} of {code.co_filename}')
   try:
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
   except ValueError as e:
@@ -137,6 +141,10 @@ def _function(function: types.FunctionType):
     describe(function.__defaults__),
     describe(function.__kwdefaults__),
   )
+
+
+def _is_known(module: str) -> bool:
+  return module.split('.')[0] in _KNOWN
 
 
 def _files() -> list[tuple]:

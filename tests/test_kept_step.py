@@ -38,6 +38,11 @@ def train_step(state, batch, *, settings):
   return state - settings.rate * batch['x'], {'loss': jnp.sum(state), 'count': batch['x'].size}
 
 
+@pytest.fixture(autouse=True)
+def functions_of_tests_are_known(monkeypatch):
+  monkeypatch.setattr(kept_step, '_KNOWN', {*kept_step._KNOWN, __name__.split('.')[0]})
+
+
 def arguments():
   return jnp.arange(4.0), {'x': jnp.ones(4)}
 
@@ -118,8 +123,9 @@ def test_what_may_read_settings_from_elsewhere_is_not_described():
   def schedule(step, rate=1.0):
     return rate * step
 
+  users = textwrap.dedent  # of a module that is neither ours nor JAX's
   compiled_in_memory = eval('lambda x: x', {'__name__': __name__})
-  for value in (schedule, compiled_in_memory, Opaque(), [Opaque()], jax.jit(train_step)):
+  for value in (users, schedule, compiled_in_memory, Opaque(), [Opaque()], jax.jit(train_step)):
     with pytest.raises(kept_step.UndescribableError):
       kept_step.describe(Settings(1.0, value))
 
@@ -138,6 +144,7 @@ def key(**environment):
   """Of a step in a process of its own, one of whose modules lies in a file that may change."""
   script = """
     import flan_jax.kept_step as kept, jax, jax.numpy as jnp, users
+    kept._KNOWN.add('users')
     print(kept.key_of(users.step, (jnp.ones(3), {}), {}))
   """
   command = [sys.executable, '-c', textwrap.dedent(script)]
