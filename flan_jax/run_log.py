@@ -155,7 +155,7 @@ class RunLog:
     return values
 
 
-def write_facts(workdir: Path, config, mesh, loader, state) -> None:
+def write_facts(workdir: Path, config, mesh, loader, state, start: int) -> None:
   """Writes run.json and mixture.json and prints what was decided: mesh, rows, parameters."""
   if jax.process_index() != 0:
     return
@@ -172,7 +172,7 @@ def write_facts(workdir: Path, config, mesh, loader, state) -> None:
     'parameters': parameters,
     'batch': f'{rows} rows of {lengths["inputs"]} + {lengths["targets"]} tokens',
     'started': time.strftime('%Y-%m-%d %H:%M:%S %z'),
-    'resumed_at_step': int(state.step),
+    'resumed_at_step': start,
   }
   mixture = loader.statistics(num_windows=4).to_json()
   mixture['left_out'] = dict(loader.mixture.left_out)

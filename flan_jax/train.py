@@ -262,9 +262,8 @@ def train(
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
     with watch.spend('restore'):
       loader.verify()
-      state, base = restore_or_initialize(config, saved, loader)
-    start = int(state.step)
-    run_log.write_facts(workdir, config, mesh, loader, state)
+      state, start, base = restore_or_initialize(config, saved, loader)
+    run_log.write_facts(workdir, config, mesh, loader, state, start)
 
     # ---- compile
     place = functools.partial(

@@ -76,12 +76,13 @@ def join(model: transformer.Transformer, *parts: Parameters) -> transformer.Tran
 
 def restore_or_initialize(
   config: Any, saved: checkpoints.Checkpoints, loader: Any
-) -> tuple[TrainState, dict[str, str] | None]:
+) -> tuple[TrainState, int, dict[str, str] | None]:
   """The state to go on from: 1. the run's own, 2. INITIAL_CHECKPOINT_PATH, 3. scratch.
 
   Returns:
-    The state, and which checkpoint has what the run does not change, if one does: the one that it
-    began with, though newer ones may lie beside it by now.
+    The state, which the devices may still be computing; the step it stands at; and which checkpoint
+    has what the run does not change, if one does: the one that it began with, though newer ones may
+    lie beside it by now.
   """
   key = jax.random.key(config.seed)
   create = functools.partial(initialize, config)
@@ -96,15 +97,15 @@ def restore_or_initialize(
     )
     print(f'Going on from step {step} in {saved.directory}.')
     state = TrainState(jnp.asarray(step, jnp.int32), model, opt_state, guard_state)
-    return state, meta.get('base')
+    return state, step, meta.get('base')
   if config.initial_checkpoint_path:
     base = checkpoint_files.identity(config.initial_checkpoint_path)
     model = _start_from(Path(base['path']), config, abstract.model, key)
     opt_state = jax.jit(config.optimizer.init)(split(model, config)[0])
     state = TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard.GuardState.create())
-    return state, base
+    return state, 0, base
   print('Starting from scratch.')
-  return jax.jit(create, compiler_options=_run_once())(key), None
+  return jax.jit(create, compiler_options=_run_once())(key), 0, None
 
 
 def _run_once() -> dict[str, str] | None:

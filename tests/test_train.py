@@ -158,7 +158,7 @@ def test_fine_tuning_starts_from_parameters_with_a_fresh_optimizer(cache_dir, tm
     partitioning.use_mesh(ONE_AXIS),
     checkpoints.Checkpoints(tmp_path / 'no', config.checkpoint) as empty,
   ):
-    state, _ = train_state.restore_or_initialize(tuned, empty, train.make_loader(tuned))
+    state, _, _ = train_state.restore_or_initialize(tuned, empty, train.make_loader(tuned))
     fresh = jax.jit(lambda key: train_state.initialize(tuned, key))(jax.random.key(5))
   assert_same(state.model, first.model)
   assert_same(state.opt_state, fresh.opt_state)
