@@ -129,7 +129,8 @@ def _function(function: types.FunctionType):
   Such a wrapper (gin's, say) may read settings that are kept elsewhere.
   """
   module, code = sys.modules.get(function.__module__), function.__code__
-  if not _is_known(function.__module__) or module.__file__ != code.co_filename:
+  written_in = getattr(module, '__file__', None)
+  if not _is_known(function.__module__) or written_in != code.co_filename:
     raise UndescribableError(f'{function!r} of {code.co_filename}')
   try:
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -143,8 +144,8 @@ def _function(function: types.FunctionType):
   )
 
 
-def _is_known(module: str) -> bool:
-  return module.split('.')[0] in _KNOWN
+def _is_known(module: str | None) -> bool:
+  return module is not None and module.split('.')[0] in _KNOWN
 
 
 def _files() -> list[tuple]:
@@ -152,7 +153,10 @@ def _files() -> list[tuple]:
   loaded = {getattr(module, '__file__', None) for module in list(sys.modules.values())}
   found = []
   for path in sorted({str(path) for path in (*filter(None, loaded), *_PACKAGE.rglob('*.py'))}):
-    status = os.stat(path)
+    try:
+      status = os.stat(path)
+    except OSError as e:  # in an archive, say
+      raise UndescribableError(f'{path} ({e.strerror})') from e
     found.append((path, status.st_size, status.st_mtime_ns))
   return found
 
@@ -194,9 +198,13 @@ def _load(path, state, batch) -> jax.stages.Compiled | None:
   kept = pickle.loads(zlib.decompress(data[_DIGEST:]))
   results = (state, dict.fromkeys(kept['metrics'], 0))
   in_tree, out_tree = map(jax.tree.structure, (((state, batch), {}), results))
-  return serialize_executable.deserialize_and_load(
-    kept['executable'], in_tree, out_tree, execution_devices=_devices(state)
-  )
+  try:
+    return serialize_executable.deserialize_and_load(
+      kept['executable'], in_tree, out_tree, execution_devices=_devices(state)
+    )
+  except Exception as e:  # whatever a back end raises: it can be compiled again
+    print(f'The compiled step {path} cannot be loaded ({e}); it is compiled anew.')
+    return None
 
 
 def _devices(state) -> list[jax.Device]:

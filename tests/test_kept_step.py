@@ -3,10 +3,13 @@
 import dataclasses
 import enum
 import functools
+import hashlib
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
+import zlib
 
 import gin
 import jax
@@ -80,6 +83,15 @@ def test_what_is_cut_short_or_changed_is_compiled_anew(tmp_path):
   assert not run(tmp_path)[2]
 
 
+def test_what_a_back_end_cannot_load_is_compiled_anew(tmp_path, capsys):
+  run(tmp_path)
+  (path,) = tmp_path.glob('*.kept')
+  kept = zlib.compress(pickle.dumps({'executable': b'of another release', 'metrics': ['loss']}))
+  path.write_bytes(hashlib.sha256(kept).digest() + kept)
+  assert run(tmp_path)[2] and str(path) in capsys.readouterr().out
+  assert not run(tmp_path)[2]
+
+
 def test_a_disk_that_refuses_costs_nothing_but_the_next_start(tmp_path):
   (tmp_path / 'programs').write_text('not a folder')
   assert run(tmp_path / 'programs')[2]
@@ -125,7 +137,7 @@ def test_what_may_read_settings_from_elsewhere_is_not_described():
 
   users = textwrap.dedent  # of a module that is neither ours nor JAX's
   compiled_in_memory = eval('lambda x: x', {'__name__': __name__})
-  for value in (users, schedule, compiled_in_memory, Opaque(), [Opaque()], jax.jit(train_step)):
+  for value in (users, [].append, schedule, compiled_in_memory, [Opaque()], jax.jit(train_step)):
     with pytest.raises(kept_step.UndescribableError):
       kept_step.describe(Settings(1.0, value))
 

@@ -33,7 +33,8 @@ def attend(
     bias: float32 [heads, length, kv_length] added to the scores, or None.
     scale: [batch, heads, 1, kv_length] multiplies the softmax to drop keys, or None.
     config: has what the scores are multiplied by and where they bend.
-    causal: the mask hides from each query all keys that follow it, so that they may be left out.
+    causal: queries and keys are the same tokens, and the mask hides from each query the keys that
+      follow it, so that they may be left out.
 
   Returns:
     [batch, length, heads, head_dim].

@@ -36,7 +36,8 @@ def attend_row_by_row(
 ) -> jax.Array:
   """`dot_product.attend` on a single device, with a mask [batch, length, kv_length]."""
   length, kv_length = mask.shape[1:]
-  parts = _CAUSAL_PARTS if causal and length == kv_length else 1
+  causal = causal and length == kv_length
+  parts = min(_CAUSAL_PARTS, length) if causal else 1
 
   def one_row(bias, row):
     query, keys, values, mask, scale = jax.tree.map(lambda x: x[None], row)
@@ -111,6 +112,7 @@ def _forward(config, query, keys, values, mask, bias, scale):
 
 def _backward(config, residuals, gradient):
   query, keys, values, mask, bias, scale, attended, most, share = residuals
+  gradient = gradient.astype(jnp.float32)
 
   def of_scores(query, keys, bias):
     return masked_scores(query, keys, mask, bias, config)
@@ -118,9 +120,9 @@ def _backward(config, residuals, gradient):
   scores, to_arguments = jax.vjp(of_scores, query, keys, bias)
   weights = jnp.exp(scores - most) * share
   _, to_factors = jax.vjp(weighted_sum, drop(weights, scale), values.astype(jnp.float32))
-  of_weights, of_values = to_factors(gradient.astype(jnp.float32))
+  of_weights, of_values = to_factors(gradient)
   # By the softmax: the sum over keys of weights times their gradients, from what is shorter.
-  along = jnp.sum(gradient * attended, axis=-1, dtype=jnp.float32).transpose(0, 2, 1)[..., None]
+  along = jnp.sum(gradient * attended, axis=-1).transpose(0, 2, 1)[..., None]
   of_query, of_keys, of_bias = to_arguments(weights * (drop(of_weights, scale) - along))
   return of_query, of_keys, of_values.astype(values.dtype), None, of_bias, None
 
