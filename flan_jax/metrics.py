@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,7 @@ from flan_jax import whole_file
 # Where PyTorch is installed, tensorboardX would import it for its own sake: two seconds of a start.
 sys.modules.setdefault('torch', None)  # type: ignore[arg-type]
 try:
-  from tensorboardX import summary
-  from tensorboardX.event_file_writer import EventsWriter
+  from tensorboardX import RecordWriter, summary
   from tensorboardX.proto.event_pb2 import Event, SessionLog
 finally:
   if sys.modules['torch'] is None:
@@ -91,16 +91,15 @@ class MetricWriter:
     self._workdir = Path(workdir)
     path = self._workdir / 'metrics.jsonl'
     _drop_steps_after(path, first_step, evaluates_first)
-    events = self._workdir / 'tensorboard' / 'events'
     with self._naming_the_workdir():
-      events.parent.mkdir(exist_ok=True)
       # Not tensorboardX's SummaryWriter: it writes from a thread, where a full disk is a traceback
       # and then a queue that nobody empties.
-      self._events = EventsWriter(str(events), f'.{os.getpid()}')
-      started = SessionLog(status=SessionLog.START)
-      self._events.write_event(
-        Event(wall_time=time.time(), step=first_step + 1, session_log=started)
-      )
+      folder = self._workdir / 'tensorboard'
+      folder.mkdir(exist_ok=True)
+      name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
+      self._events = RecordWriter(str(folder / name))
+      self._add_event(file_version='brain.Event:2')
+      self._add_event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
       self._file = path.open('a', encoding='utf-8')
 
   def __enter__(self):
@@ -118,17 +117,18 @@ class MetricWriter:
     """Writes one line; `kind` is 'train' or 'evaluation'. NaN and infinity are kept as strings."""
     if not self._file:
       return
-    now = time.time()
     numbers = {name: float(value) for name, value in values.items()}
-    line = {'step': step, 'time': round(now, 3), 'kind': kind}
+    line = {'step': step, 'time': round(time.time(), 3), 'kind': kind}
     line |= {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
     with self._naming_the_workdir():
       self._file.write(json.dumps(line) + '\n')
       self._file.flush()
       for name, value in numbers.items():
-        scalar = summary.scalar(f'{kind}/{name}', value)
-        self._events.write_event(Event(wall_time=now, step=step, summary=scalar))
+        self._add_event(step=step, summary=summary.scalar(f'{kind}/{name}', value))
       self._events.flush()
+
+  def _add_event(self, **event) -> None:
+    self._events.write(Event(wall_time=time.time(), **event).SerializeToString())
 
   @contextlib.contextmanager
   def _naming_the_workdir(self) -> Iterator[None]:

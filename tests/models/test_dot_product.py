@@ -62,7 +62,8 @@ def _value_and_gradients(kv_heads, *, softcap=None, causal=False, dtype=jnp.floa
 def test_row_by_row_is_all_rows_at_once(monkeypatch, kv_heads, softcap, causal):
   whole = _value_and_gradients(kv_heads, softcap=softcap, causal=causal)
   by_row = _row_by_row(monkeypatch, kv_heads, softcap=softcap, causal=causal)
-  for ours, theirs in zip(jax.tree.leaves(by_row), jax.tree.leaves(whole), strict=True):
+  np.testing.assert_allclose(by_row[0], whole[0], rtol=1e-4)  # a sum of 3,000 terms
+  for ours, theirs in zip(by_row[1], whole[1], strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
