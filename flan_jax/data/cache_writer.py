@@ -75,8 +75,11 @@ class TaskCacheWriter:
     try:
       remove_leftovers(self._directory.parent)
       self._partial.mkdir(parents=True)
-      self._lock = open(self._partial / 'lock', 'w')
+      # Locked before it has its name: whoever finds it free takes its writer for dead.
+      unnamed = self._partial / 'lock.new'
+      self._lock = open(unnamed, 'w')
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      unnamed.rename(self._partial / 'lock')
       for name in cache_layout.DATA_FILES:
         self._files[name] = open(self._partial / name, 'wb', _WRITE_BUFFER_BYTES)
       # Room for the headers, which tell lengths that are known at the end.

@@ -407,3 +407,23 @@ def edit(path, **changes):
   """Changes a file as a writer would: a manifest keeps a checksum that fits."""
   changed = {**json.loads(path.read_text()), **changes}
   path.write_text(json.dumps(sealed(changed) if 'checksum' in changed else changed))
+
+
+def test_writers_of_one_task_never_take_each_other_for_dead(tmp_path):
+  cache.initialize_cache(tmp_path, vocabularies.get_vocabulary('bytes'))
+  script = """
+    import sys
+    from flan_jax.data.cache import TaskCacheWriter
+    for i in range(500):
+      with TaskCacheWriter(sys.argv[1], 'task', sys.argv[2], key={'i': i}) as writer:
+        writer.add([3, 1], [4, 1], {})
+  """
+  running = [
+    subprocess.Popen(
+      [sys.executable, '-c', textwrap.dedent(script), str(tmp_path), split], stderr=subprocess.PIPE
+    )
+    for split in ('train', 'validation', 'test')
+  ]
+  for process in running:
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error.decode()

@@ -729,7 +729,7 @@ def test_the_demo_collection_is_prepared_whole(tasks, tmp_path):
   result, printed = run(
     'demo', cache, 'flan_jax.tasks', vocabulary=str(vocabulary), max_examples=5, workers=2
   )
-  assert [r for r in result.results if r.status != 'built'] == [] and result.ok
+  assert [r.message for r in result.results if r.status != 'built'] == [] and result.ok
   resolved = resolve('demo', cache)
   assert len(resolved.tasks) >= 24 and sum(resolved.rates) == pytest.approx(1)
   assert all(m['licence'] and m['cluster'] for m in resolved.manifests)
