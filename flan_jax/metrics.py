@@ -109,9 +109,10 @@ class MetricWriter:
     if self._file:
       # Closing writes what a full disk did not take: that is not to hide why the run ends.
       with contextlib.suppress(OSError) if kind else self._naming_the_workdir():
-        self._file.close()
-      with contextlib.suppress(OSError) if kind else self._naming_the_workdir():
-        self._events.close()
+        try:
+          self._file.close()
+        finally:
+          self._events.close()
 
   def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
     """Writes one line; `kind` is 'train' or 'evaluation'. NaN and infinity are kept as strings."""

@@ -67,7 +67,8 @@ class Asker:
     length = 1 << (max(len(ids) for of_row in choices for ids in of_row) - 1).bit_length()
 
     def ask(batch, prefix, indices):
-      shape = (batching.enough_rows(len(rows.rests), self.batch_rows), most, length)
+      batch_rows = len(next(iter(batch.values())))
+      shape = (batch_rows, most, length)
       tokens, lengths = np.zeros(shape, np.int32), np.zeros(shape[:2], np.int32)
       for row, index in enumerate(indices):
         for number, ids in enumerate(choices[index]):
