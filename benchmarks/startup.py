@@ -7,7 +7,8 @@ Each start is `flan-jax train` as a user starts it, without evaluation, on a tok
 random tasks: `cold`, with nothing compiled before; `again`, the same run going on from its
 checkpoint with what the first start compiled; `warm`, a new run with what the first compiled. What
 Python reads from disk is in memory for all of them. The first step begins when it is compiled and
-its batch is on the device.
+its batch is on the device. It is compiled beside `restore_or_initialize`; `compile` is what that
+takes beyond.
 """
 
 import json

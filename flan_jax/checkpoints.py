@@ -254,18 +254,30 @@ class Checkpoints:
     Raises:
       ValueError: The checkpoint is of another model; names the parameters that differ.
     """
-    meta, names = self.meta(step), parameter_names.by_path(model)
-    base: Any = meta.get('base')
-    own = meta['shapes'] if base else names
-    mine = {name: x for name, x in names.items() if name in own}
-    self._check_shapes(step, meta['shapes'], mine)
+    mine, frozen, base = self._parts(step, model)
     restored = self._restore(step, mine, opt_state)
     parameters = restored[PARAMETERS]
-    frozen = {name: x for name, x in names.items() if name not in own}
     if frozen:
       parameters = {**parameters, **_restore_base(base, frozen, self.directory / str(step))}
     model = _like(model, parameters)
     return model, None if opt_state is None else _like(opt_state, restored[OPTIMIZER])
+
+  def check(self, step: int, model: Any) -> None:
+    """Raises what `restore` would where a step is of another model, and reads no arrays."""
+    self._parts(step, model)
+
+  def _parts(self, step, model) -> tuple[dict, dict, Any]:
+    """Parameters by path that a step holds, those that the one it was tuned from does, and which.
+
+    Raises ValueError if the shapes of the first differ.
+    """
+    meta, names = self.meta(step), parameter_names.by_path(model)
+    own = meta['shapes'] if meta.get('base') else names
+    parts: tuple[dict, dict] = {}, {}
+    for name, x in names.items():
+      parts[name not in own][name] = x
+    self._check_shapes(step, meta['shapes'], parts[0])
+    return *parts, meta.get('base')
 
   def _restore(self, step, parameters, opt_state=None, *, partial: bool = False) -> Any:
     """Restores arrays by path, of the parameters only those given where `partial`."""

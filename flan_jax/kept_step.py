@@ -47,7 +47,7 @@ def compile_step(
 
   Args:
     step: (state, batch) -> (next state, metrics by name).
-    state, batch: what it begins with.
+    state, batch: what it begins with, or its shapes, dtypes and shardings.
     options: XLA's, see `compiling.compiler_options`.
     folder: where it is kept; None, and in a run of several processes, nowhere.
   """
@@ -78,7 +78,7 @@ def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
   described = (
     (describe(function), describe(options)),
     str(structure),
-    [(x.shape, str(x.dtype), x.weak_type, repr(x.sharding), x.committed) for x in arrays],
+    [(x.shape, str(x.dtype), x.weak_type, repr(x.sharding)) for x in arrays],
     (repr(mesh), [(d.id, d.process_index, d.device_kind) for d in jax.devices()]),
     (jax.devices()[0].client.platform_version, _processor()),
     sorted((name, repr(value)) for name, value in jax.config.values.items()),

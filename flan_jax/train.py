@@ -5,6 +5,7 @@ Neither knows gin, SeqIO or TensorFlow: main.py fills TrainConfig, `prepare` has
 cache, and evaluation comes in as a function.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -30,7 +31,7 @@ from flan_jax.models import transformer
 from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
 from flan_jax.replicas import check_replicas, computed_twice
-from flan_jax.train_state import TrainState, join, restore_or_initialize, split, to_save
+from flan_jax.train_state import TrainState, find_origin, join, split, to_save
 
 # Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
 # is better, decides which checkpoint is kept as the best.
@@ -258,19 +259,22 @@ def train(
     partitioning.check_batch_rows(config.data.batch_rows // config.microbatches, mesh)
     rows = partitioning.local_rows(sharding, config.data.batch_rows)
 
-    # ---- state: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch
-    saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
-    with watch.spend('restore'):
-      loader.verify()
-      state, start, base = restore_or_initialize(config, saved, loader)
-    run_log.write_facts(workdir, config, mesh, loader, state, start)
-
-    # ---- compile
     place = functools.partial(
       partitioning.place_rows, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
     )
-    with watch.spend('compile'):
-      step_fn = _compile(config, state, place(loader.batch(start, rows)), loader, programs)
+
+    # ---- state, and the step compiled meanwhile
+    saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
+    with watch.spend('restore'), concurrent.futures.ThreadPoolExecutor(1) as aside:
+      loader.verify()
+      origin = find_origin(config, saved, loader)
+      start = origin.step
+      batch = place(loader.batch(start, rows))
+      compiling = aside.submit(_compile, config, mesh, origin.abstract, batch, loader, programs)
+      state = origin.load()
+      run_log.write_facts(workdir, config, mesh, loader, state, start)
+      with watch.spend('compile'):
+        step_fn = compiling.result()
 
     # ---- loop
     evaluates_first = bool(evaluate) and (start == 0 or saved.meta(start).get('unevaluated'))
@@ -302,7 +306,7 @@ def train(
       if last or requests.stop or requests.save or _due(step, config.checkpoint.save_every_steps):
         log.flush()
         with log.paused('save'):
-          model, told = to_save(state.model, config, base)
+          model, told = to_save(state.model, config, origin.base)
           meta = {
             'data': loader.position(step),
             'model': dataclasses.asdict(config.model),
@@ -359,16 +363,16 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _compile(config, state, batch, loader, programs):
-  """Compiles the step and says how long it took."""
+def _compile(config, mesh, state, batch, loader, programs):
+  """Compiles the step for what it begins with, and says how long it took."""
   start = time.perf_counter()
   # Without what a step does not read, a run that is to go on for longer finds the same program.
   unread = {'data': DataConfig('', '', {}, config.microbatches), 'steps': 1}
   unread |= {'checkpoint': None, 'log_every_steps': 0, 'evaluate_every_steps': 0}
   read = dataclasses.replace(config, **unread)
   step = functools.partial(train_step, config=read, collections=len(loader.collections))
-  options = compiler_options(jax.sharding.get_mesh())
-  compiled = compile_step(step, state, batch, options, folder=programs)
+  with partitioning.use_mesh(mesh, config.mesh.rules):  # which each thread has its own of
+    compiled = compile_step(step, state, batch, compiler_options(mesh), folder=programs)
   print(f'Compiled the train step in {time.perf_counter() - start:.1f} s.')
   return computed_twice(compiled, config.guard.recompute_every_steps)
 

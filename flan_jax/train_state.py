@@ -7,12 +7,13 @@ them already, in no checkpoint.
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from flan_jax import checkpoint_files, checkpoints, guard, multihost, parameter_names, partitioning
@@ -74,38 +75,65 @@ def join(model: transformer.Transformer, *parts: Parameters) -> transformer.Tran
   return jax.tree.unflatten(structure, [named[path] for path in paths])
 
 
-def restore_or_initialize(
-  config: Any, saved: checkpoints.Checkpoints, loader: Any
-) -> tuple[TrainState, int, dict[str, str] | None]:
-  """The state to go on from: 1. the run's own, 2. INITIAL_CHECKPOINT_PATH, 3. scratch.
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """Where a run goes on from; nothing of its state has been read or computed yet.
 
-  Returns:
-    The state, which the devices may still be computing; the step it stands at; and which checkpoint
-    has what the run does not change, if one does: the one that it began with, though newer ones may
-    lie beside it by now.
+  Attributes:
+    step: updates done.
+    abstract: the state's shapes, dtypes and shardings, enough to compile a step with.
+    base: which checkpoint has what the run does not change, if one does: the one that it began
+      with, though newer ones may lie beside it by now.
+    load: gives the state, which the devices may still be computing.
+  """
+
+  step: int
+  abstract: TrainState
+  base: dict[str, str] | None
+  load: Callable[[], TrainState]
+
+
+def find_origin(config: Any, saved: checkpoints.Checkpoints, loader: Any) -> Origin:
+  """What to go on from: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch.
+
+  Raises:
+    ValueError: the checkpoint is of another run or model, or damaged: all that can be told of it
+      without reading its arrays into memory.
   """
   key = jax.random.key(config.seed)
   create = functools.partial(initialize, config)
   abstract = partitioning.abstract(create, key)
+  abstract = dataclasses.replace(abstract, model=_as_stored(abstract.model, config))
   step = multihost.from_first(saved.latest_intact)
   saved.steps()  # process 0 may have set one aside
   if step is not None:
-    meta = saved.meta(step)
-    loader.check_position(meta['data'])
-    model, (opt_state, guard_state) = saved.restore(
-      step, _as_stored(abstract.model, config), (abstract.opt_state, abstract.guard)
-    )
-    print(f'Going on from step {step} in {saved.directory}.')
-    state = TrainState(jnp.asarray(step, jnp.int32), model, opt_state, guard_state)
-    return state, step, meta.get('base')
+    return _own(step, abstract, saved, loader)
   if config.initial_checkpoint_path:
-    base = checkpoint_files.identity(config.initial_checkpoint_path)
-    model = _start_from(Path(base['path']), config, abstract.model, key)
-    opt_state = jax.jit(config.optimizer.init)(split(model, config)[0])
-    state = TrainState(jnp.zeros((), jnp.int32), model, opt_state, guard.GuardState.create())
-    return state, 0, base
-  print('Starting from scratch.')
-  return jax.jit(create, compiler_options=_run_once())(key), 0, None
+    return _of_another(config, abstract, key)
+
+  def begin():
+    print('Starting from scratch.')
+    return jax.jit(create, compiler_options=_run_once())(key)
+
+  return Origin(0, abstract, None, begin)
+
+
+def _own(step, abstract, saved, loader) -> Origin:
+  """The run's own checkpoint of a step."""
+  meta = saved.meta(step)
+  loader.check_position(meta['data'])
+  saved.check(step, abstract.model)
+
+  def go_on():
+    rest = (abstract.opt_state, abstract.guard)
+    model, (opt_state, guard_state) = saved.restore(step, abstract.model, rest)
+    print(f'Going on from step {step} in {saved.directory}.')
+    count = jax.make_array_from_callback(
+      (), abstract.step.sharding, lambda _: np.asarray(step, np.int32)
+    )
+    return TrainState(count, model, opt_state, guard_state)
+
+  return Origin(step, abstract, meta.get('base'), go_on)
 
 
 def _run_once() -> dict[str, str] | None:
@@ -121,11 +149,12 @@ def to_save(
   return (trained, {'base': base}) if frozen and base else (model, {})
 
 
-def _start_from(folder, config, abstract, key):
-  """The model with the parameters of the checkpoint `folder`, its adapters new if not there."""
+def _of_another(config, abstract, key) -> Origin:
+  """The parameters of INITIAL_CHECKPOINT_PATH, adapters new if it has none, the rest fresh."""
+  base = checkpoint_files.identity(config.initial_checkpoint_path)
+  folder = Path(base['path'])
   checkpoint_files.verify(folder)
   step = int(folder.name)
-  wanted = dict(parameter_names.variables(_as_stored(abstract, config)))
   with checkpoints.Checkpoints(folder.parent) as source:
     made_as = TransformerConfig(**source.meta(step)['model'])
     if changed := differences(made_as, config.model):
@@ -134,17 +163,27 @@ def _start_from(folder, config, abstract, key):
         'this run. Choose the MODEL it was made with.'
       )
     there = source.parameter_names(step)
+    wanted = dict(parameter_names.variables(abstract.model))
     new = [path for path in wanted if lora.SUFFIX in path and path not in there]
-    found, _ = source.restore(step, {p: x for p, x in wanted.items() if p not in new})
-  print(f'Starting from the parameters in {folder} with a fresh optimizer.')
-  if not new:
-    return join(abstract, found)
+    wanted = {path: x for path, x in wanted.items() if path not in new}
+    source.check(step, wanted)
 
   def adapters(key):
     model = transformer.Transformer(config.model, nnx.Rngs(params=key))
     return {path: x for path, x in parameter_names.variables(model) if path in new}
 
-  return join(abstract, found, jax.jit(adapters)(key))
+  def rest(trained):
+    return jnp.zeros((), jnp.int32), config.optimizer.init(trained), guard.GuardState.create()
+
+  def begin():
+    with checkpoints.Checkpoints(folder.parent) as source:
+      found, _ = source.restore(step, wanted)
+    print(f'Starting from the parameters in {folder} with a fresh optimizer.')
+    model = join(abstract.model, found, jax.jit(adapters)(key) if new else {})
+    count, opt_state, guard_state = jax.jit(rest)(split(model, config)[0])
+    return TrainState(count, model, opt_state, guard_state)
+
+  return Origin(0, abstract, base, begin)
 
 
 def _as_stored(abstract, config):

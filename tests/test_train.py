@@ -158,7 +158,7 @@ def test_fine_tuning_starts_from_parameters_with_a_fresh_optimizer(cache_dir, tm
     partitioning.use_mesh(ONE_AXIS),
     checkpoints.Checkpoints(tmp_path / 'no', config.checkpoint) as empty,
   ):
-    state, _, _ = train_state.restore_or_initialize(tuned, empty, train.make_loader(tuned))
+    state = train_state.find_origin(tuned, empty, train.make_loader(tuned)).load()
     fresh = jax.jit(lambda key: train_state.initialize(tuned, key))(jax.random.key(5))
   assert_same(state.model, first.model)
   assert_same(state.opt_state, fresh.opt_state)
@@ -230,14 +230,16 @@ def test_what_does_not_fit_is_refused_before_anything_runs(cache_dir, tmp_path):
     run(mesh=partitioning.MeshConfig(data=2, tensor=4))
 
 
-def test_another_seed_or_model_is_refused_on_resume(cache_dir, tmp_path):
+def test_another_seed_or_model_is_refused_on_resume(cache_dir, tmp_path, capsys):
   config = tiny.make_config(cache_dir, mesh=ONE_AXIS, steps=1)
   train.train(config, tmp_path)
+  assert 'Compiled' in capsys.readouterr().out
   with pytest.raises(ValueError, match='seed was 0 and is 1'):
     train.train(dataclasses.replace(config, seed=1, steps=2), tmp_path)
   wider = dataclasses.replace(config.model, mlp_dim=64)
   with pytest.raises(ValueError, match='of another model'):
     train.train(dataclasses.replace(config, model=wider, steps=2), tmp_path)
+  assert 'Compiled' not in capsys.readouterr().out  # nobody waits for what is refused
 
 
 PROGRAM = """
