@@ -234,6 +234,12 @@ def mesh_axes(*axes: str | None) -> tuple[str, ...]:
   return tuple(mesh_axis for entry in entries for mesh_axis in entry)
 
 
+def is_split(*axes: str | None) -> bool:
+  """Whether an array with these logical axes is split over several devices."""
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
+  return any(sizes[mesh_axis] > 1 for mesh_axis in mesh_axes(*axes))
+
+
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
   """Lays `x` out by its logical axes."""
   return jax.sharding.reshard(x, spec(*axes)) if has_mesh() else x

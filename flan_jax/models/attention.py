@@ -11,6 +11,7 @@ from flan_jax.models.dot_product import attend
 from flan_jax.models.layers import Norm, normal, parameter, uniform, zeros
 from flan_jax.models.lora import add_adapters, project
 from flan_jax.models.rope import Rotation, rotate
+from flan_jax.models.tiled_attention import distances
 from flan_jax.partitioning import out, shard
 
 
@@ -75,6 +76,7 @@ class Attention(nnx.Module):
     rotation: Rotation | None = None,
     *,
     causal: bool = False,
+    tile: int | None = None,
   ) -> jax.Array:
     """Attends from `x` to keys and values.
 
@@ -82,10 +84,8 @@ class Attention(nnx.Module):
       x: [batch, length, embed], normalised.
       keys, values: [batch, kv_length, kv_heads, head_dim], from `project_kv`.
       mask: bool [batch, length, kv_length], true where a query may look.
-      bias: float32 [heads, length, kv_length] added to the scores, or None.
-      scale: [batch, heads, 1, kv_length] multiplies the softmax to drop keys, or None.
+      bias, scale, causal, tile: as in dot_product.attend.
       rotation: of the queries' positions, or None.
-      causal: the mask hides all keys that follow a query.
 
     Returns:
       [batch, length, embed], before the residual is added.
@@ -97,7 +97,7 @@ class Attention(nnx.Module):
       query = self.query_norm(query)
     if rotation is not None:
       query = rotate(query, rotation)
-    heads = attend(query, keys, values, mask, bias, scale, self.config, causal=causal)
+    heads = attend(query, keys, values, mask, bias, scale, self.config, causal=causal, tile=tile)
     return project(self, 'output', heads, 'batch', 'length', 'act_embed')
 
 
@@ -123,10 +123,17 @@ class RelativeBias(nnx.Module):
     the distance is the same, and elsewhere the mask hides it. So all rows share one bias.
     """
     distance = key_positions[None, :] - query_positions[:, None]
+    return self._of(distance, 'length', 'kv_length')
+
+  def tiles(self, tile: int) -> jax.Array:
+    """The same for `tiled_attention`: float32 [heads, diagonals, tile, tile], [.., key, query]."""
+    return self._of(distances(tile), None, None, None)
+
+  def _of(self, distance, *axes):
     bucket = relative_bucket(
       distance, self.table.shape[1], self.max_distance, bidirectional=self.bidirectional
     )
-    return self.table[...].at[:, bucket].get(out_sharding=out('act_heads', 'length', 'kv_length'))
+    return self.table[...].at[:, bucket].get(out_sharding=out('act_heads', *axes))
 
 
 def relative_bucket(

@@ -7,6 +7,7 @@ from flan_jax.models.config import TransformerConfig
 from flan_jax.models.head_products import masked_scores, weighted_sum
 from flan_jax.models.layers import drop
 from flan_jax.models.row_by_row import attend_row_by_row
+from flan_jax.models.tiled_attention import attend_in_tiles
 from flan_jax.partitioning import on_one_cpu
 
 # Bytes of float32 scores from which a CPU attends row by row: more than its cache holds.
@@ -23,6 +24,7 @@ def attend(
   config: TransformerConfig,
   *,
   causal: bool = False,
+  tile: int | None = None,
 ) -> jax.Array:
   """The values that each query attends to, in the dtype of `query`.
 
@@ -30,15 +32,20 @@ def attend(
     query: [batch, length, heads, head_dim].
     keys, values: [batch, kv_length, kv_heads, head_dim].
     mask: bool [batch or 1, length or 1, kv_length], true where a query may look.
-    bias: float32 [heads, length, kv_length] added to the scores, or None.
+    bias: float32 [heads, length, kv_length] added to the scores, or None; with `tile`, as
+      tiled_attention.attend_in_tiles takes it.
     scale: [batch, heads, 1, kv_length] multiplies the softmax to drop keys, or None.
     config: has what the scores are multiplied by and where they bend.
     causal: queries and keys are the same tokens, and the mask hides from each query the keys that
       follow it, so that they may be left out.
+    tile: of tiled_attention.tile_for, where the keys that a query may look at lie beside each
+      other; None else.
 
   Returns:
     [batch, length, heads, head_dim].
   """
+  if tile:
+    return attend_in_tiles(query, keys, values, mask, bias, scale, config, tile=tile)
   rows, length, heads, _ = query.shape
   scores_bytes = 4 * rows * heads * length * keys.shape[1]
   if scores_bytes >= _ROW_BY_ROW and on_one_cpu():

@@ -16,6 +16,7 @@ from flan_jax.models.kv_cache import from_cache, to_cache
 from flan_jax.models.layers import Norm, drop, dropout_scales
 from flan_jax.models.mlp import Mlp
 from flan_jax.models.rope import Rotation
+from flan_jax.models.tiled_attention import tile_for
 from flan_jax.partitioning import shard
 
 _REMAT = {
@@ -33,7 +34,7 @@ class Context:
     mask: bool [batch, length, kv_length] of self-attention in global layers.
     local_mask: the same in local layers; None where the stack has none.
     positions: of queries [length] and keys [kv_length] along the row, for a relative bias.
-    bias: float32 [heads, length, kv_length] where the stack shares one, or None.
+    bias: what is added to scores where the stack shares it, see dot_product.attend; or None.
     rotation, local_rotation: of the queries' positions in global and in local layers, or None.
     encoded: [batch, encoder_length, embed] for cross attention; None in the encoder and where
       the cache has its keys already.
@@ -60,6 +61,10 @@ class Context:
     return dataclasses.replace(
       self, mask=choose(self.local_mask, self.mask), rotation=rotation, local_rotation=None
     )
+
+
+def _bias(relative_bias: RelativeBias, context: Context, tile: int | None) -> jax.Array:
+  return relative_bias.tiles(tile) if tile else relative_bias(*context.positions)
 
 
 class Layer(nnx.Module):
@@ -94,9 +99,10 @@ class Layer(nnx.Module):
       at = (0, 0, 0, context.slot)
       kv = {name: jax.lax.dynamic_update_slice(cache[name], kv[name], at) for name in kv}
       key, value = from_cache(kv['key']), from_cache(kv['value'])
+    tile = None if cache is not None else tile_for(config, x.shape[1], x.shape[1])
     bias = context.bias
     if config.position == 'relative_bias' and config.relative_bias_per_layer:
-      bias = self.relative_bias(*context.positions)
+      bias = _bias(self.relative_bias, context, tile)
     y = self.attention(
       normed,
       key,
@@ -106,6 +112,7 @@ class Layer(nnx.Module):
       scales['attention'],
       context.rotation,
       causal=self.causal and cache is None and not config.prefix_lm,
+      tile=tile,
     )
     if config.post_norms:
       y = self.post_attention_norm(y)
@@ -118,12 +125,14 @@ class Layer(nnx.Module):
     return x + drop(y, scales['mlp_output']), kv
 
   def _attend_across(self, x, context, cache, scales):
+    tile = None
     if cache is None:
       key, value = self.cross_attention.project_kv(context.encoded)
+      tile = tile_for(self.config, x.shape[1], key.shape[1])
     else:
       key, value = from_cache(cache['cross_key']), from_cache(cache['cross_value'])
-    y = self.cross_norm(x)
-    return self.cross_attention(y, key, value, context.cross_mask, scale=scales['cross'])
+    y, mask = self.cross_norm(x), context.cross_mask
+    return self.cross_attention(y, key, value, mask, scale=scales['cross'], tile=tile)
 
   def _dropout_scales(self, dropout_key, x, context):
     rows, _, embed = x.shape
@@ -164,7 +173,8 @@ class Stack(nnx.Module):
     """
     config = self.config
     if config.position == 'relative_bias' and not config.relative_bias_per_layer:
-      bias = self.relative_bias(*context.positions)
+      tile = None if cache is not None else tile_for(config, x.shape[1], x.shape[1])
+      bias = _bias(self.relative_bias, context, tile)
       context = dataclasses.replace(context, bias=bias)
     keep_kv = keep_kv or cache is not None
 

@@ -74,12 +74,14 @@ class Work:
     bytes: of main memory.
     count: times a step.
     cycles: of the chip's clock, by XLA's own cost model; 0 where it says nothing.
+    exponentials: of a Pallas kernel, by what it says of itself.
   """
 
   flops: int
   bytes: int
   count: int
   cycles: int = 0
+  exponentials: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +162,10 @@ def _work_of(i: Instruction, operands: list[str], count: int, computations) -> l
   for number in numbers:
     whole = bytes_of(operands[number], main_memory=True)
     moved += min(whole, reads.get(number, whole))
-  return [Work(_flops(i, operands, computations), moved, count, _cycles(i))]
+  flops, exponentials = _flops(i, operands, computations), 0
+  if i.op == 'custom-call':
+    flops, exponentials = _said('flops', i), _said('transcendentals', i)
+  return [Work(flops, moved, count, _cycles(i), exponentials)]
 
 
 def _collectives(computations, name, count, places: _Places) -> Iterator[Collective]:
@@ -225,6 +230,12 @@ def _flops(instruction: Instruction, operands: list[str], computations: Computat
 
 def _cycles(i: Instruction) -> int:
   found = re.search(r'"estimated_cycles":"(\d{1,15})"', i.rest)  # more digits stand for unknown
+  return int(found[1]) if found else 0
+
+
+def _said(what: str, i: Instruction) -> int:
+  """What a Pallas kernel's `cost_estimate` says; 0 of any other call."""
+  found = re.search(rf'"cost_estimate":\{{[^}}]*"{what}":"(\d+)"', i.rest)
   return int(found[1]) if found else 0
 
 

@@ -34,6 +34,9 @@ class Chip:
     cores: TensorCores.
     dimensions: of the torus.
     largest: chips of the largest slice.
+    cycles_per_exponential: of a TensorCore in the kernels of attention, all that is done with a
+      score besides: of the backward pass, with heads of 64, as libtpu schedules it
+      (benchmarks/kernel_cycles.py).
   """
 
   flops_per_second: float
@@ -45,14 +48,15 @@ class Chip:
   cores: int
   dimensions: int
   largest: int
+  cycles_per_exponential: float
 
 
 CHIPS = {
   # The page of v4 gives no network; it is taken to be v5p's.
-  'v4': Chip(275e12, 1.05e9, 32 * GIB, 1.2e12, 50e9, 6.25e9, 2, 3, 4096),
-  'v5e': Chip(197e12, 1.5e9, 16 * GIB, 0.819e12, 50e9, 3.125e9, 1, 2, 256),
-  'v5p': Chip(459e12, 1.75e9, 95 * GIB, 2.765e12, 100e9, 6.25e9, 2, 3, 6144),
-  'v6e': Chip(918e12, 1.75e9, 32 * GIB, 1.6e12, 100e9, 12.5e9, 1, 2, 256),
+  'v4': Chip(275e12, 1.05e9, 32 * GIB, 1.2e12, 50e9, 6.25e9, 2, 3, 4096, 12.6 / 1024),
+  'v5e': Chip(197e12, 1.5e9, 16 * GIB, 0.819e12, 50e9, 3.125e9, 1, 2, 256, 7.6 / 1024),
+  'v5p': Chip(459e12, 1.75e9, 95 * GIB, 2.765e12, 100e9, 6.25e9, 2, 3, 6144, 7.4 / 1024),
+  'v6e': Chip(918e12, 1.75e9, 32 * GIB, 1.6e12, 100e9, 12.5e9, 1, 2, 256, 5.8 / 1024),
 }
 
 _SQUARES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))

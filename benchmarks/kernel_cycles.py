@@ -1,0 +1,92 @@
+"""Cycles of attention's kernels for each tile of scores, counted in what libtpu schedules.
+
+  python benchmarks/kernel_cycles.py            # v4, v5e, v5p and v6e; needs flan_jax[plan], no TPU
+
+A TensorCore executes one bundle of instructions a cycle, in order; what is counted are the bundles
+of the loop over tiles. Waiting for memory, and what is done once for a row of tiles, come on top.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LENGTH = 2048
+
+
+def compile_kernels(kind: str, tile: int, head_dim: int, biased: bool) -> None:
+  """Compiles both for one chip; libtpu leaves its bundles where LIBTPU_INIT_ARGS says."""
+  import jax
+  import jax.numpy as jnp
+  from jax.sharding import NamedSharding, PartitionSpec
+
+  from flan_jax import partitioning
+  from flan_jax.models import attention_kernels
+  from flan_jax.planning import topologies
+
+  topologies.use_cpu()
+  devices = topologies.devices(topologies.parse(f'{kind}:2x2'))
+  mesh = partitioning.make_mesh(partitioning.MeshConfig(data=1), devices[:1])
+
+  def abstract(*shape, dtype=jnp.bfloat16):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+
+  def both(start, stop, gradient, *args):
+    def fn(query, keys, values, bias):
+      return attention_kernels.attend(tile, 1.0, query, keys, values, start, stop, bias)
+
+    attended, back = jax.vjp(fn, *args)
+    return attended, back(gradient)
+
+  arrays = [abstract(1, 2, head_dim, LENGTH)] * 4
+  intervals = [abstract(1, LENGTH, dtype=jnp.int32)] * 2
+  bias = abstract(2, 5, tile, tile, dtype=jnp.float32) if biased else None
+  with partitioning.use_mesh(mesh):
+    specs = {'in_specs': PartitionSpec(), 'out_specs': PartitionSpec(), 'check_vma': False}
+    jax.jit(jax.shard_map(both, **specs)).lower(*intervals, *arrays, bias).compile()
+
+
+def bundles(path: Path) -> int:
+  """Of the innermost loop, in a file of libtpu's last schedule."""
+  lines = path.read_text(errors='replace').splitlines()
+  return sum(bool(re.match(r'\s*(0x)?[0-9a-f]+\s+(\w\w)?\s*: >>', line)) for line in lines)
+
+
+def counted(*case: str) -> tuple[int, int]:
+  """Bundles of a tile, forward and backward."""
+  with tempfile.TemporaryDirectory() as folder:
+    flags = f'--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true'
+    environment = {**os.environ, 'LIBTPU_INIT_ARGS': flags}
+    command = [sys.executable, __file__, '--child', *case]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    files = [p for p in Path(folder).glob('*-final_bundles.txt') if 'analysis' not in p.name]
+    loops = sorted((str(p.name).split('-', 1)[1], bundles(p)) for p in files)
+    forward, backward = (count for _, count in loops if count)
+  return forward, backward
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--head_dim', type=int, default=64)
+  parser.add_argument('--child', nargs=4, help=argparse.SUPPRESS)
+  args = parser.parse_args()
+  if args.child:
+    kind, *numbers = args.child
+    compile_kernels(kind, *map(int, numbers[:2]), biased=numbers[2] == 'True')
+    return
+  print('| chip | tile | bias | forward | backward | of 1,024 scores | |')
+  print('|---|---|---|---|---|---|---|')
+  for kind, tile in (('v4', 256), ('v5e', 512), ('v5p', 512), ('v6e', 512)):
+    for biased in (True, False):
+      found = counted(kind, str(tile), str(args.head_dim), str(biased))
+      each = ' | '.join(f'{count * 1024 / tile**2:.1f}' for count in found)
+      print(f'| {kind} | {tile} | {"yes" if biased else "no"} | {found[0]} | {found[1]} | {each} |')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,300 @@
+"""Pallas kernels for TPUs of attention in tiles, forward and backward.
+
+After FlashAttention 2 (arXiv:2307.08691), with two things more: keys that a query sees are an
+interval, and tiles of scores outside all intervals are left out; a bias is read from, and its
+gradient added to, a few tiles by distance.
+
+Arrays lie [batch, heads, head_dim, length], so that a tile of scores is [keys, queries] and what
+belongs to a query, its maximum or its interval, is a row. One tile follows the other on a chip:
+gradients are summed in one order, the same each time.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from flan_jax.partitioning import platform
+
+_HIDDEN = -1e30
+_NOTHING_SEEN = -1e29  # the maximum of a query without keys: their weights become 0
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def attend(
+  tile: int,
+  scale: float,
+  query: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  start: jax.Array,
+  stop: jax.Array,
+  bias: jax.Array | None,
+) -> jax.Array:
+  """softmax(scale * query keys + bias) of the keys that each query sees, times values.
+
+  Args:
+    tile: queries and keys that are multiplied at a time; both lengths are multiples of it.
+    scale: of the scores.
+    query: [batch, heads, head_dim, length].
+    keys, values: [batch, kv_heads, head_dim, kv_length].
+    start, stop: int32 [batch, length]; query i sees the keys start[i] to stop[i] - 1. One that
+      sees none attends to 0.
+    bias: float32 [heads, diagonals, tile, tile], [.., key, query], or None. The diagonal in the
+      middle is for keys in the same tile as queries, which are then the same tokens; the first and
+      the last are for all that lie further off, too.
+
+  Returns:
+    [batch, heads, head_dim, length] in the dtype of `query`.
+  """
+  return _forward(tile, scale, query, keys, values, start, stop, bias)[0]
+
+
+def _forward(tile, scale, query, keys, values, start, stop, bias):
+  seen = _tiles_seen(start, stop, tile)
+  attended, log_sum = _attended(tile, scale, seen, query, keys, values, start, stop, bias)
+  return attended, (query, keys, values, start, stop, bias, attended, log_sum)
+
+
+def _backward(tile, scale, residuals, gradient):
+  *args, attended, log_sum = residuals
+  query, keys, _, start, stop, _ = args
+  seeing = _tiles_seeing(start, stop, keys.shape[3], tile)
+  # By the softmax: the sum over keys of weights times their gradients, from what is shorter.
+  along = jnp.sum(gradient.astype(jnp.float32) * attended, axis=2, keepdims=True)
+  of_query, of_keys, of_values, *of_bias = _gradients(
+    tile, scale, seeing, *args, gradient, log_sum, along
+  )
+  shape = (keys.shape[0], keys.shape[1], -1, *keys.shape[2:])  # query heads that share keys
+  of_keys, of_values = (
+    jnp.sum(x.reshape(shape), axis=2).astype(keys.dtype) for x in (of_keys, of_values)
+  )
+  return of_query.astype(query.dtype), of_keys, of_values, None, None, *(of_bias or [None])
+
+
+attend.defvjp(_forward, _backward)
+
+
+def _attended(tile, scale, seen, query, keys, values, start, stop, bias):
+  """What is attended to, and the logarithm of each softmax's sum, [batch, heads, 1, length]."""
+  batch, heads, head_dim, length = query.shape
+  group = heads // keys.shape[1]
+
+  def kernel(first, last, query, keys, values, start, stop, *rest):
+    *bias, attended, log_sum = rest
+    row, query_tile = pl.program_id(1), pl.program_id(2)
+
+    def one(key_tile, carry):
+      summed, most, total = carry
+      at = pl.ds(pl.multiple_of(key_tile * tile, tile), tile)
+      scores = _scores(scale, keys[0, 0, :, at], query[0, 0], bias, key_tile, query_tile)
+      scores = _mask(scores, key_tile, start[0, 0], stop[0, 0])
+      higher = jnp.maximum(most, jnp.max(scores, axis=0, keepdims=True))
+      weights, shrink = jnp.exp(scores - higher), jnp.exp(most - higher)
+      total = total * shrink + jnp.sum(weights, axis=0, keepdims=True)
+      seen = values[0, 0, :, at]
+      return summed * shrink + _product(seen, weights.astype(seen.dtype), (1, 0)), higher, total
+
+    nothing = (
+      jnp.zeros((head_dim, tile), jnp.float32),
+      jnp.full((1, tile), _NOTHING_SEEN, jnp.float32),
+      jnp.zeros((1, tile), jnp.float32),
+    )
+    here = row * pl.num_programs(2) + query_tile
+    summed, most, total = jax.lax.fori_loop(first[here], last[here], one, nothing)
+    total = jnp.where(total == 0, 1, total)
+    attended[0, 0] = (summed / total).astype(attended.dtype)
+    log_sum[0, 0] = most + jnp.log(total)
+
+  args = (query, keys, values, _as_row(start), _as_row(stop))
+  return _call(
+    kernel,
+    (heads, batch, length // tile),
+    seen,
+    (*args, bias),
+    [
+      _block(query, tile),
+      *(_block(x, group=group) for x in (keys, values)),
+      *(_block(x, tile, group=heads) for x in args[3:]),
+      *_bias_block(bias),
+    ],
+    [query, jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32)],
+    [_block(query, tile), _block(query, tile, rows=1)],
+    _cost(query, keys, products=2),
+  )
+
+
+def _gradients(
+  tile, scale, seeing, query, keys, values, start, stop, bias, gradient, log_sum, along
+):
+  """Of queries, keys and values, float32 and the latter two for each query head, and of the bias.
+
+  Args:
+    seeing: of `_tiles_seeing`.
+    gradient: by what was attended to.
+    log_sum: of `_attended`.
+    along: float32 [batch, heads, 1, length], the sum of `gradient` times what was attended to.
+  """
+  batch, heads, head_dim, _ = query.shape
+  kv_length, group = keys.shape[3], heads // keys.shape[1]
+  biases = int(bias is not None)
+
+  def kernel(first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest):
+    bias, (of_query, of_keys, of_values, *of_bias) = rest[:biases], rest[biases:]
+    row, key_tile = pl.program_id(1), pl.program_id(2)
+
+    @pl.when(key_tile == 0)
+    def _():
+      of_query[...] = jnp.zeros_like(of_query)
+
+    for x in of_bias:
+
+      @pl.when((key_tile == 0) & (row == 0))
+      def _(x=x):
+        x[...] = jnp.zeros_like(x)
+
+    def one(query_tile, carry):
+      by_keys, by_values = carry
+      at = pl.ds(pl.multiple_of(query_tile * tile, tile), tile)
+      queries, by_attended = query[0, 0, :, at], gradient[0, 0, :, at]
+      scores = _scores(scale, keys[0, 0], queries, bias, key_tile, query_tile)
+      scores = _mask(scores, key_tile, start[0, 0, :, at], stop[0, 0, :, at])
+      weights = jnp.exp(scores - log_sum[0, 0, :, at])
+      by_weights = _product(values[0, 0], by_attended, (0, 0))
+      by_scores = weights * (by_weights - along[0, 0, :, at])
+      for x in of_bias:
+        x[0, _diagonal(x, key_tile, query_tile)] += by_scores
+      by_scores = (by_scores * scale).astype(queries.dtype)
+      of_query[0, 0, :, at] += _product(keys[0, 0], by_scores, (1, 0))
+      by_values += _product(by_attended, weights.astype(by_attended.dtype), (1, 1))
+      return by_keys + _product(queries, by_scores, (1, 1)), by_values
+
+    nothing = jnp.zeros((head_dim, tile), jnp.float32)
+    here = row * pl.num_programs(2) + key_tile
+    of_keys[0, 0], of_values[0, 0] = jax.lax.fori_loop(
+      first[here], last[here], one, (nothing, nothing)
+    )
+
+  by_heads = jax.ShapeDtypeStruct((batch, heads, head_dim, kv_length), jnp.float32)
+  args = (query, keys, values, _as_row(start), _as_row(stop), gradient, log_sum, along, bias)
+  return _call(
+    kernel,
+    (heads, batch, kv_length // tile),
+    seeing,
+    args,
+    [
+      _block(query),
+      *(_block(x, tile, group=group) for x in (keys, values)),
+      *(_block(x, group=heads) for x in args[3:5]),
+      *(_block(x) for x in (gradient, log_sum, along)),
+      *_bias_block(bias),
+    ],
+    [jax.ShapeDtypeStruct(query.shape, jnp.float32), by_heads, by_heads, bias],
+    [_block(query), _block(by_heads, tile), _block(by_heads, tile), *_bias_block(bias)],
+    _cost(query, keys, products=5),
+  )
+
+
+def _call(kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost):
+  """Runs a kernel for each head, row and tile; arguments and results that are None are left out."""
+  call = pl.pallas_call(
+    kernel,
+    grid_spec=pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=len(bounds), grid=grid, in_specs=in_specs, out_specs=out_specs
+    ),
+    out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_shapes if x is not None],
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=('parallel', 'arbitrary', 'arbitrary'), vmem_limit_bytes=2**26
+    ),
+    cost_estimate=cost,
+    interpret=platform() != 'tpu',
+  )
+  return call(*(x.ravel() for x in bounds), *(x for x in args if x is not None))
+
+
+def _block(x, tile=None, *, rows=None, group=1) -> pl.BlockSpec:
+  """A head's row of an array [batch, heads / group, rows, length], or the tile that is at work."""
+
+  def index(head, row, at, *_):
+    return row, jax.lax.div(head, group), 0, 0 if tile is None else at
+
+  return pl.BlockSpec((1, 1, rows or x.shape[2], tile or x.shape[3]), index)
+
+
+def _bias_block(bias) -> list[pl.BlockSpec]:
+  """A head's tiles, if there are any."""
+  shape = () if bias is None else bias.shape
+  return [pl.BlockSpec((1, *shape[1:]), lambda head, *_: (head, 0, 0, 0))] if shape else []
+
+
+def _cost(query, keys, products):
+  """What the kernel says of itself to XLA and to a plan: all keys for all queries."""
+  batch, heads, head_dim, length = query.shape
+  scores = batch * heads * length * keys.shape[3]
+  arrays = 2 * products * (query.size + keys.size)
+  return pl.CostEstimate(
+    flops=2 * products * scores * head_dim,
+    transcendentals=scores,
+    bytes_accessed=arrays * query.dtype.itemsize // 2,
+  )
+
+
+def _as_row(x):
+  return x[:, None, None]
+
+
+def _scores(scale, keys, query, bias, key_tile, query_tile):
+  """float32 [keys, queries] of a tile, before the mask."""
+  scores = _product(keys, query, (0, 0))
+  if scale != 1:
+    scores *= scale
+  for x in bias:
+    scores += x[0, _diagonal(x, key_tile, query_tile)]
+  return scores
+
+
+def _diagonal(bias, key_tile, query_tile):
+  middle = bias.shape[1] // 2
+  return jnp.clip(key_tile - query_tile, -middle, middle) + middle
+
+
+def _mask(scores, key_tile, start, stop):
+  at = key_tile * scores.shape[0] + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
+  return jnp.where((at >= start) & (at < stop), scores, _HIDDEN)
+
+
+def _product(a, b, dimensions):
+  """Sums over one dimension of each, in float32."""
+  precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+  contract = tuple((dimension,) for dimension in dimensions)
+  return jax.lax.dot_general(
+    a, b, (contract, ((), ())), preferred_element_type=jnp.float32, precision=precision
+  )
+
+
+def _tiles_seen(start, stop, tile):
+  """Of keys: the first that queries of each tile see, and the one after the last.
+
+  int32 [batch, length] -> int32 [batch, length / tile] each.
+  """
+  some = stop > start
+  first = jnp.where(some, start // tile, jnp.iinfo(jnp.int32).max)
+  last = jnp.where(some, -(-stop // tile), 0)
+  shape = (len(start), -1, tile)
+  first, last = jnp.min(first.reshape(shape), axis=2), jnp.max(last.reshape(shape), axis=2)
+  return jnp.minimum(first, last), last
+
+
+def _tiles_seeing(start, stop, kv_length, tile):
+  """Of queries: the first that sees any key of each tile, and the one after the last.
+
+  int32 [batch, length] -> int32 [batch, kv_length / tile] each.
+  """
+  first, last = (x[:, None] for x in _tiles_seen(start, stop, tile))
+  key_tile = jnp.arange(kv_length // tile)[:, None]
+  sees = (first <= key_tile) & (key_tile < last)  # [batch, tiles of keys, tiles of queries]
+  after = sees.shape[2] - jnp.argmax(sees[..., ::-1], axis=2)
+  after = jnp.where(jnp.any(sees, axis=2), after, 0)
+  return jnp.argmax(sees, axis=2).astype(jnp.int32), after.astype(jnp.int32)
