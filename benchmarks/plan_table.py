@@ -104,7 +104,7 @@ def scheduled(name: str, path: Path) -> None:
   lowered, start = steps.lower('train', config, mesh), time.perf_counter()
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     options = {**compiling.compiler_options(mesh), 'xla_dump_to': folder}
-    threading.Thread(target=lowered.compile, args=(options,), daemon=True).start()
+    threading.Thread(target=_compile, args=(lowered, options), daemon=True).start()
     memory, text = (
       _dumped(folder, part) for part in ('buffer-assignment', 'after_buffer_assignment')
     )
@@ -122,6 +122,15 @@ def scheduled(name: str, path: Path) -> None:
   found = planner.Plan(config, topology, dict(mesh.shape), (step,), ())
   path.write_text(json.dumps(report.as_json(found), indent=1))
   os._exit(0)  # XLA would go on for minutes
+
+
+def _compile(lowered, options) -> None:
+  """Ends the process where XLA refuses the step, of which nothing would ever be written."""
+  try:
+    lowered.compile(compiler_options=options)
+  except Exception as e:
+    print(e, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _dumped(folder: str, part: str) -> str:

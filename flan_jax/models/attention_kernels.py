@@ -10,6 +10,7 @@ gradients are summed in one order, the same each time.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -77,10 +78,22 @@ def _backward(tile, scale, residuals, gradient):
 attend.defvjp(_forward, _backward)
 
 
+def bytes_needed(row: tuple[int, int], tiles: tuple[int, ...]) -> int:
+  """Of the chip's fast memory, at most.
+
+  Args:
+    row: head_dim and the longer of both lengths.
+    tiles: shape of a head's bias, of 0 diagonals where there is none.
+  """
+  # Of the backward pass: queries, gradients and float32 gradients of a row, and a bias and its
+  # gradient, each twice; scores, weights and the gradients of both of a tile, and as much again.
+  return 16 * math.prod(row) + 16 * math.prod(tiles) + 32 * math.prod(tiles[1:])
+
+
 def _attended(tile, scale, seen, query, keys, values, start, stop, bias):
   """What is attended to, and the logarithm of each softmax's sum, [batch, heads, 1, length]."""
   batch, heads, head_dim, length = query.shape
-  group = heads // keys.shape[1]
+  group, memory = heads // keys.shape[1], _memory(query, keys, bias, tile)
 
   def kernel(first, last, query, keys, values, start, stop, *rest):
     *bias, attended, log_sum = rest
@@ -123,6 +136,7 @@ def _attended(tile, scale, seen, query, keys, values, start, stop, bias):
     [query, jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32)],
     [_block(query, tile), _block(query, tile, rows=1)],
     _cost(query, keys, products=2),
+    memory,
   )
 
 
@@ -139,7 +153,7 @@ def _gradients(
   """
   batch, heads, head_dim, _ = query.shape
   kv_length, group = keys.shape[3], heads // keys.shape[1]
-  biases = int(bias is not None)
+  biases, memory = int(bias is not None), _memory(query, keys, bias, tile)
 
   def kernel(first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest):
     bias, (of_query, of_keys, of_values, *of_bias) = rest[:biases], rest[biases:]
@@ -194,10 +208,11 @@ def _gradients(
     [jax.ShapeDtypeStruct(query.shape, jnp.float32), by_heads, by_heads, bias],
     [_block(query), _block(by_heads, tile), _block(by_heads, tile), *_bias_block(bias)],
     _cost(query, keys, products=5),
+    memory,
   )
 
 
-def _call(kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost):
+def _call(kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost, memory):
   """Runs a kernel for each head, row and tile; arguments and results that are None are left out."""
   call = pl.pallas_call(
     kernel,
@@ -206,7 +221,7 @@ def _call(kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost):
     ),
     out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_shapes if x is not None],
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=('parallel', 'arbitrary', 'arbitrary'), vmem_limit_bytes=2**26
+      dimension_semantics=('parallel', 'arbitrary', 'arbitrary'), vmem_limit_bytes=memory
     ),
     cost_estimate=cost,
     interpret=platform() != 'tpu',
@@ -239,6 +254,11 @@ def _cost(query, keys, products):
     transcendentals=scores,
     bytes_accessed=arrays * query.dtype.itemsize // 2,
   )
+
+
+def _memory(query, keys, bias, tile):
+  row = query.shape[2], max(query.shape[3], keys.shape[3])
+  return max(bytes_needed(row, (0, tile, tile) if bias is None else bias.shape[1:]), 2**24)
 
 
 def _as_row(x):

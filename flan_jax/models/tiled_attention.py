@@ -33,17 +33,16 @@ def tile_for(config: TransformerConfig, length: int, kv_length: int) -> int | No
   memory = _fast_memory()
   if not memory or bends or is_split('length') or min(length, kv_length) < _TILES[-1]:
     return None
-  # The backward pass has a row of queries, of gradients, and of float32 gradients, each twice.
-  row_bytes = 16 * max(length, kv_length) * config.head_dim
-  if row_bytes > memory // 4:
-    return None
+  from flan_jax.models.attention_kernels import bytes_needed  # a tenth of a second, for TPUs alone
+
   for tile in _TILES:
-    # So do the tiles of a bias and of its gradient.
-    bias_bytes = 16 * DIAGONALS * tile**2 if biased else 0
     if biased and tile < config.relative_bias_max_distance:
       return None
-    padded = max(_padded(x, tile) / x for x in (length, kv_length))
-    if bias_bytes <= memory // 2 and (padded <= _PADDED or tile == _TILES[-1]):
+    wasted = max(_padded(x, tile) / x for x in (length, kv_length))
+    if wasted > _PADDED and tile > _TILES[-1]:
+      continue
+    row = config.head_dim, _padded(max(length, kv_length), tile)
+    if bytes_needed(row, (DIAGONALS if biased else 0, tile, tile)) <= memory:
       return tile
   return None
 
@@ -76,7 +75,7 @@ def attend_in_tiles(
     config: has what the scores are multiplied by.
     tile: of `tile_for`.
   """
-  from flan_jax.models.attention_kernels import attend  # as above
+  from flan_jax.models.attention_kernels import attend
 
   rows, length, _, _ = query.shape
   mask = jnp.broadcast_to(mask, (rows, length, keys.shape[1]))
@@ -103,7 +102,7 @@ def _fast_memory() -> int | None:
   """Bytes of it that the device has, None for one that has no such memory."""
   if platform() != 'tpu':
     return INTERPRETED
-  from jax.experimental.pallas import tpu  # a tenth of a second, for TPUs alone
+  from jax.experimental.pallas import tpu
 
   return tpu.get_tpu_info().vmem_capacity_bytes
 
