@@ -26,8 +26,8 @@ from flan_jax.planning import report, steps, topologies
 from flan_jax.planning.topologies import GIB
 
 LONG = "--gin.TASK_FEATURE_LENGTHS={'inputs': 2048, 'targets': 256}"
-XXL = ('recipes/flan2022_t5_xxl.gin', LONG)
 KEEP = "--gin.REMAT='minimal'"
+XXL = ('recipes/flan2022_t5_xxl.gin', LONG)
 PALM_62B = ('recipes/flan2022_palm_62b.gin', LONG, KEEP)
 PALM_540B = ('recipes/flan2022_palm_540b.gin', LONG, KEEP, '--gin.TENSOR=8')
 # Name -> recipe with its changes, topology, rows.
@@ -35,10 +35,10 @@ PLANS = {
   'PaLM 540B, v4': ((*PALM_540B, "--gin.REMAT='full'"), 'v4-1024', 128),
   'PaLM 540B, v5p': (PALM_540B, 'v5p-2048', 256),
   'PaLM 62B, v4': (PALM_62B, 'v4-512', 128),
-  'T5 XXL, v4': (XXL, 'v4-64', 32),
-  'T5 XXL, v5e': (XXL, 'v5e-256', 256),
-  'T5 XXL, v5p': (XXL, 'v5p-128', 128),
-  'T5 XXL, v6e': (XXL, 'v6e-64', 64),
+  'T5 XXL, v4': (XXL, 'v4-64', 256),
+  'T5 XXL, v5e': (XXL, 'v5e-256', 1024),
+  'T5 XXL, v5p': ((*XXL, KEEP), 'v5p-128', 128),
+  'T5 XXL, v6e': (XXL, 'v6e-64', 512),
 }
 # Two rows a chip; parameters are split over 64 chips and replicated beyond.
 WEAK = {

@@ -123,6 +123,20 @@ def test_a_collective_with_a_start_is_beside_all_until_its_end():
   assert beside(program, copy) == [TANH]
 
 
+def test_a_pallas_kernel_says_itself_what_it_computes():
+  cost = '{"flops":"4096","transcendentals":"512","bytes_accessed":"64"}'
+  call = f"""
+ENTRY %main (x: bf16[2,8]) -> bf16[2,8] {{
+  %x = bf16[2,8]{{1,0}} parameter(0)
+  %other = bf16[2,8]{{1,0}} custom-call(%x), custom_call_target="Other"
+  ROOT %k = bf16[2,8]{{1,0}} custom-call(%other), backend_config={{"a":"b","cost_estimate":{cost}}}
+}}
+"""
+  other, kernel = hlo.read(call).work
+  assert (other.flops, other.exponentials, other.bytes) == (0, 0, 64)
+  assert (kernel.flops, kernel.exponentials, kernel.bytes) == (4096, 512, 64)
+
+
 def test_a_fused_sum_and_slice_is_a_reduce_scatter_that_nothing_hides():
   scatter = hlo.read(TPU).collectives[2]
   assert (scatter.kind, scatter.bytes) == ('reduce-scatter', 2 * 32 * 64)

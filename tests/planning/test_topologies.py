@@ -116,6 +116,15 @@ def test_operations_take_the_longer_of_products_and_memory_and_wait_for_what_is_
   assert math.isclose(other.seconds, found.hidden)
 
 
+def test_a_kernel_takes_no_less_than_its_exponentials():
+  topology = topologies.parse('v5p-8')
+  chip, mesh = topology.chip, mesh_over(topology, fsdp=4)
+  second = round(chip.cores * chip.cycles_per_second / chip.cycles_per_exponential)
+  work = (hlo.Work(flops=1000, bytes=1000, count=3, exponentials=second),)
+  found = estimate.estimate(hlo.Program(work=work), topology, mesh)
+  assert found.operations == pytest.approx(3)
+
+
 def test_an_operation_hides_no_more_seconds_of_collectives_than_it_takes():
   topology = topologies.parse('v5p-8')
   mesh = mesh_over(topology, fsdp=4)
