@@ -248,11 +248,10 @@ def _cost(query, keys, products):
   """What the kernel says of itself to XLA and to a plan: all keys for all queries."""
   batch, heads, head_dim, length = query.shape
   scores = batch * heads * length * keys.shape[3]
-  arrays = 2 * products * (query.size + keys.size)
   return pl.CostEstimate(
     flops=2 * products * scores * head_dim,
     transcendentals=scores,
-    bytes_accessed=arrays * query.dtype.itemsize // 2,
+    bytes_accessed=products * (query.nbytes + keys.nbytes),
   )
 
 
