@@ -41,7 +41,13 @@ class UndescribableError(TypeError):
 
 
 def compile_step(
-  step: Callable, state: Any, batch: Any, options: Mapping[str, Any], *, folder: Path | None
+  step: Callable,
+  state: Any,
+  batch: Any,
+  options: Mapping[str, Any],
+  *,
+  folder: Path | None,
+  before: Callable[[], Any] = lambda: None,
 ) -> jax.stages.Compiled:
   """What `jax.jit(step, donate_argnums=0)` compiles to, perhaps in an earlier process.
 
@@ -50,11 +56,13 @@ def compile_step(
     state, batch: what it begins with, or its shapes, dtypes and shardings.
     options: XLA's, see `compiling.compiler_options`.
     folder: where it is kept; None, and in a run of several processes, nowhere.
+    before: called before what takes long, where nothing is found; may raise.
   """
   path = folder and _path(folder, step, (state, batch), options)
   found = path and _load(path, state, batch)
   if found:
     return found
+  before()
   compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=options)
   if path:
     _keep(path, compiled)

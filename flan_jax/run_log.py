@@ -155,6 +155,33 @@ class RunLog:
     return values
 
 
+def open_log(
+  config: Any,
+  workdir: Path,
+  loader: Any,
+  start: int,
+  watch: goodput.Stopwatch,
+  *,
+  flops: float,
+  evaluates_first: bool,
+) -> RunLog:
+  """The log of a TrainConfig's run over a Loader's data; arguments are those of RunLog."""
+  return RunLog(
+    workdir,
+    start=start,
+    evaluates_first=evaluates_first,
+    steps=config.steps,
+    every=config.log_every_steps,
+    flops_per_step=flops,
+    positions=tuple(config.data.batch_rows * positions for positions in loader.layout.positions),
+    shared=config.model.decoder_only,
+    collections=loader.collections,
+    learning_rate=config.optimizer.schedule,
+    guard_config=config.guard,
+    watch=watch,
+  )
+
+
 def write_facts(workdir: Path, config, mesh, loader, state, start: int) -> None:
   """Writes run.json and mixture.json and prints what was decided: mesh, rows, parameters."""
   if jax.process_index() != 0:

@@ -20,9 +20,11 @@ import optax
 
 from flan_jax import checkpoints, losses, multihost, optimizers, partitioning, preemption, run_log
 from flan_jax import guard as guard_lib
+from flan_jax import train_state as state_lib
 from flan_jax.chunked_loss import CHUNK_TOKENS, cross_entropy
 from flan_jax.compiling import compiler_options
 from flan_jax.data import cache as cache_lib
+from flan_jax.data import layouts
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.goodput import Stopwatch
@@ -31,7 +33,7 @@ from flan_jax.models import transformer
 from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
 from flan_jax.replicas import check_replicas, computed_twice
-from flan_jax.train_state import TrainState, find_origin, join, split, to_save
+from flan_jax.train_state import TrainState, join, split, to_save
 
 # Called with (model, step); writes its own files and returns numbers for the log. 'score', higher
 # is better, decides which checkpoint is kept as the best.
@@ -258,27 +260,34 @@ def train(
     sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
     partitioning.check_batch_rows(config.data.batch_rows // config.microbatches, mesh)
     rows = partitioning.local_rows(sharding, config.data.batch_rows)
-
     place = functools.partial(
       partitioning.place_rows, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
     )
 
-    # ---- state, and the step compiled meanwhile
+    # ---- state, and meanwhile the step
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
-    with watch.spend('restore'), concurrent.futures.ThreadPoolExecutor(1) as aside:
+    aside = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+    accepted: concurrent.futures.Future = concurrent.futures.Future()
+    stack.callback(accepted.cancel)  # nobody is to wait for the step of a run that is refused
+    with watch.spend('restore'):
+      abstract = state_lib.abstract_state(config)
+      compiling = aside.submit(_compile, config, mesh, abstract, loader, programs, accepted)
       loader.verify()
-      origin = find_origin(config, saved, loader)
-      start = origin.step
-      batch = place(loader.batch(start, rows))
-      compiling = aside.submit(_compile, config, mesh, origin.abstract, batch, loader, programs)
-      state = origin.load()
+      origin = state_lib.find_origin(config, abstract, saved, loader)
+      accepted.set_result(True)
+      start, state = origin.step, origin.load()
       run_log.write_facts(workdir, config, mesh, loader, state, start)
       with watch.spend('compile'):
-        step_fn = compiling.result()
+        step_fn, seconds = compiling.result()
+      print(f'Compiled the train step in {seconds:.1f} s.')
 
     # ---- loop
+    flops = train_step_flops(config.model, config.data.batch_rows, *loader.layout.limits)
     evaluates_first = bool(evaluate) and (start == 0 or saved.meta(start).get('unevaluated'))
-    log = stack.enter_context(_open_log(config, workdir, loader, start, watch, evaluates_first))
+    opened = run_log.open_log(
+      config, workdir, loader, start, watch, flops=flops, evaluates_first=evaluates_first
+    )
+    log = stack.enter_context(opened)
     requests = multihost.Requests(notices, workdir, mesh)
     batches = stack.enter_context(contextlib.closing(loader.prefetch(start, rows)))
     score = None
@@ -363,36 +372,21 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _compile(config, mesh, state, batch, loader, programs):
-  """Compiles the step for what it begins with, and says how long it took."""
+def _compile(config, mesh, state, loader, programs, accepted):
+  """Finds the step, or compiles it once the run is accepted; also the seconds since now."""
   start = time.perf_counter()
   # Without what a step does not read, a run that is to go on for longer finds the same program.
   unread = {'data': DataConfig('', '', {}, config.microbatches), 'steps': 1}
   unread |= {'checkpoint': None, 'log_every_steps': 0, 'evaluate_every_steps': 0}
   read = dataclasses.replace(config, **unread)
   step = functools.partial(train_step, config=read, collections=len(loader.collections))
-  with partitioning.use_mesh(mesh, config.mesh.rules):  # which each thread has its own of
-    compiled = compile_step(step, state, batch, compiler_options(mesh), folder=programs)
-  print(f'Compiled the train step in {time.perf_counter() - start:.1f} s.')
-  return computed_twice(compiled, config.guard.recompute_every_steps)
-
-
-def _open_log(config, workdir, loader, start, watch, evaluates_first) -> run_log.RunLog:
-  rows, lengths = config.data.batch_rows, config.data.lengths
-  return run_log.RunLog(
-    workdir,
-    start=start,
-    evaluates_first=evaluates_first,
-    steps=config.steps,
-    every=config.log_every_steps,
-    flops_per_step=train_step_flops(config.model, rows, lengths['inputs'], lengths['targets']),
-    positions=tuple(rows * positions for positions in loader.layout.positions),
-    shared=config.model.decoder_only,
-    collections=loader.collections,
-    learning_rate=config.optimizer.schedule,
-    guard_config=config.guard,
-    watch=watch,
-  )
+  sharding, before = partitioning.batch_sharding(mesh, config.mesh.rules), accepted.result
+  batch = state_lib.abstract_batch(layouts.one_row(loader.layout), config.data.batch_rows, sharding)
+  options = compiler_options(mesh)
+  with partitioning.use_mesh(mesh, config.mesh.rules):  # each thread has its own
+    compiled = compile_step(step, state, batch, options, folder=programs, before=before)
+  step_fn = computed_twice(compiled, config.guard.recompute_every_steps)
+  return step_fn, time.perf_counter() - start
 
 
 def _due(step: int, every: int) -> bool:

@@ -81,29 +81,49 @@ class Origin:
 
   Attributes:
     step: updates done.
-    abstract: the state's shapes, dtypes and shardings, enough to compile a step with.
     base: which checkpoint has what the run does not change, if one does: the one that it began
       with, though newer ones may lie beside it by now.
     load: gives the state, which the devices may still be computing.
   """
 
   step: int
-  abstract: TrainState
   base: dict[str, str] | None
   load: Callable[[], TrainState]
 
 
-def find_origin(config: Any, saved: checkpoints.Checkpoints, loader: Any) -> Origin:
+def abstract_state(config: Any) -> TrainState:
+  """Shapes, dtypes and shardings of a run's state on the current mesh, which may be a plan's."""
+  key = jax.eval_shape(lambda: jax.random.key(0))  # devices that are not there cannot make one
+  abstract = partitioning.abstract(functools.partial(initialize, config), key)
+  return dataclasses.replace(abstract, model=_as_stored(abstract.model, config))
+
+
+def abstract_batch(
+  row: Mapping[str, np.ndarray], rows: int, sharding: jax.sharding.Sharding
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The same for a batch of so many rows like `row`, the features of one."""
+  return {
+    name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding)
+    for name, x in row.items()
+  }
+
+
+def find_origin(
+  config: Any, abstract: TrainState, saved: checkpoints.Checkpoints, loader: Any
+) -> Origin:
   """What to go on from: 1. the run's own checkpoint, 2. INITIAL_CHECKPOINT_PATH, 3. scratch.
+
+  Args:
+    config: a TrainConfig.
+    abstract: its `abstract_state`.
+    saved: the run's checkpoints.
+    loader: its data.
 
   Raises:
     ValueError: the checkpoint is of another run or model, or damaged: all that can be told of it
       without reading its arrays into memory.
   """
   key = jax.random.key(config.seed)
-  create = functools.partial(initialize, config)
-  abstract = partitioning.abstract(create, key)
-  abstract = dataclasses.replace(abstract, model=_as_stored(abstract.model, config))
   step = multihost.from_first(saved.latest_intact)
   saved.steps()  # process 0 may have set one aside
   if step is not None:
@@ -113,9 +133,10 @@ def find_origin(config: Any, saved: checkpoints.Checkpoints, loader: Any) -> Ori
 
   def begin():
     print('Starting from scratch.')
-    return jax.jit(create, compiler_options=_run_once())(key)
+    create = jax.jit(functools.partial(initialize, config), compiler_options=_run_once())
+    return create(key)
 
-  return Origin(0, abstract, None, begin)
+  return Origin(0, None, begin)
 
 
 def _own(step, abstract, saved, loader) -> Origin:
@@ -133,7 +154,7 @@ def _own(step, abstract, saved, loader) -> Origin:
     )
     return TrainState(count, model, opt_state, guard_state)
 
-  return Origin(step, abstract, meta.get('base'), go_on)
+  return Origin(step, meta.get('base'), go_on)
 
 
 def _run_once() -> dict[str, str] | None:
@@ -183,7 +204,7 @@ def _of_another(config, abstract, key) -> Origin:
     count, opt_state, guard_state = jax.jit(rest)(split(model, config)[0])
     return TrainState(count, model, opt_state, guard_state)
 
-  return Origin(0, abstract, base, begin)
+  return Origin(0, base, begin)
 
 
 def _as_stored(abstract, config):

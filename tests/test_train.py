@@ -158,7 +158,8 @@ def test_fine_tuning_starts_from_parameters_with_a_fresh_optimizer(cache_dir, tm
     partitioning.use_mesh(ONE_AXIS),
     checkpoints.Checkpoints(tmp_path / 'no', config.checkpoint) as empty,
   ):
-    state = train_state.find_origin(tuned, empty, train.make_loader(tuned)).load()
+    abstract = train_state.abstract_state(tuned)
+    state = train_state.find_origin(tuned, abstract, empty, train.make_loader(tuned)).load()
     fresh = jax.jit(lambda key: train_state.initialize(tuned, key))(jax.random.key(5))
   assert_same(state.model, first.model)
   assert_same(state.opt_state, fresh.opt_state)

@@ -149,3 +149,9 @@ def _one_a_row(ids: Sequence[np.ndarray], rows: int, length: int) -> tuple[np.nd
     tokens[row, : len(row_ids)] = row_ids
     there[row, : len(row_ids)] = 1
   return tokens, there
+
+
+def one_row(layout: EncoderDecoder | DecoderOnly) -> Batch:
+  """The features of a row, for their names, lengths and types."""
+  tokens = [np.ones(2, np.int32)]
+  return layout.assemble(RowExamples(tokens, tokens, np.ones(1, np.int32), np.array([0, 1])))

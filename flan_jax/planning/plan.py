@@ -238,7 +238,7 @@ def _bytes_of(number: str, unit: str) -> int:
 def _state(config: TrainConfig, mesh: Mesh) -> train_state.TrainState:
   """The abstract state of a run over the chips of a topology."""
   with partitioning.use_mesh(mesh, config.mesh.rules):
-    return steps.state(config)
+    return train_state.abstract_state(config)
 
 
 def _state_bytes(name: str, state: train_state.TrainState) -> tuple[int, int]:

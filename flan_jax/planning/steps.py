@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flan_jax import partitioning, train_state
-from flan_jax.data import features, layouts
+from flan_jax.data import layouts
 from flan_jax.models.transformer import Transformer
 from flan_jax.train import TrainConfig, train_step
 
@@ -39,7 +39,7 @@ def lower(step: str, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
       return step_fn.lower(*train_arguments(config, mesh))
     shape = (rows, config.data.lengths['inputs'])
     prompts = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
-    model = state(config).model
+    model = train_state.abstract_state(config).model
     read = functools.partial(Transformer.start_decoding, max_length=config.data.lengths['targets'])
     if step == 'prefill':
       return jax.jit(read).lower(model, prompts, prompts)
@@ -56,19 +56,9 @@ def train_function(config: TrainConfig) -> Callable:
 
 def train_arguments(config: TrainConfig, mesh: Mesh) -> tuple[train_state.TrainState, dict]:
   """The abstract state and batch of the train step on the current mesh."""
-  rows, sharding = config.data.batch_rows, partitioning.batch_sharding(mesh, config.mesh.rules)
-  batch = {
-    name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding)
-    for name, x in _one_row(config).items()
-  }
-  return state(config), batch
-
-
-def state(config: TrainConfig) -> train_state.TrainState:
-  """The abstract state of a run on the current mesh."""
-  # An abstract key: the devices of a topology cannot make one.
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return partitioning.abstract(functools.partial(train_state.initialize, config), key)
+  sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
+  batch = train_state.abstract_batch(_one_row(config), config.data.batch_rows, sharding)
+  return train_state.abstract_state(config), batch
 
 
 def bytes_per_chip(tree: Any) -> int:
@@ -83,7 +73,7 @@ def replicated(config: TrainConfig, mesh: Mesh, *, least_bytes: int = 2**20) -> 
   if mesh.size == 1 or config.mesh.rules == 'data_parallel':
     return []
   with partitioning.use_mesh(mesh, config.mesh.rules):
-    table = partitioning.parameter_table(state(config).model)
+    table = partitioning.parameter_table(train_state.abstract_state(config).model)
   return [
     row.path
     for row in table
@@ -94,11 +84,8 @@ def replicated(config: TrainConfig, mesh: Mesh, *, least_bytes: int = 2**20) -> 
 def _one_row(config: TrainConfig) -> Mapping[str, np.ndarray]:
   """The features of a row, for their names, lengths and types."""
   limits = (config.data.lengths['inputs'], config.data.lengths['targets'])
-  tokens = [np.ones(2, np.int32)]
-  examples = features.RowExamples(tokens, tokens, np.ones(1, np.int32), np.array([0, 1]))
-  if config.model.decoder_only:
-    return layouts.DecoderOnly(limits).assemble(examples)
-  return layouts.EncoderDecoder(limits).assemble(examples)
+  kind = layouts.DecoderOnly if config.model.decoder_only else layouts.EncoderDecoder
+  return layouts.one_row(kind(limits))
 
 
 def _itemsize(dtype) -> int:
