@@ -69,7 +69,7 @@ def close(ours, theirs, tolerance=1e-5):
 def compare(config, query, keys, values, mask, table, scale):
   """Values and all gradients of both, at the queries that see something."""
   tile = tiled_attention.tile_for(config, query.shape[1], keys.shape[1])
-  assert tile == 128
+  assert tile in (128, 256)
   sees = jnp.any(mask, axis=2)[..., None, None]
   length, kv_length = jnp.arange(query.shape[1]), jnp.arange(keys.shape[1])
 
@@ -87,8 +87,9 @@ def compare(config, query, keys, values, mask, table, scale):
   close(both(tile), both(None))
 
 
-@pytest.mark.parametrize('kind', ['both ways', 'causal', 'prefix', 'window'])
-@pytest.mark.parametrize('length', [128, 300])
+@pytest.mark.parametrize(
+  'kind, length', [('both ways', 300), ('causal', 300), ('prefix', 256), ('window', 128)]
+)
 def test_packed_rows_with_a_bias(kind, length):
   rng = np.random.default_rng(length)
   segments, positions = packed(rng, 2, length)
