@@ -48,7 +48,7 @@ def unpack(batch):
   return out
 
 
-@pytest.mark.parametrize('prefix_lm', [False, True])
+@pytest.mark.parametrize('prefix_lm', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_packing_meshes_and_microbatches_do_not_change_the_update(cache_dir, prefix_lm):
   config = make_config(cache_dir, model={'prefix_lm': prefix_lm})
   (packed,) = batches_of(cache_dir, config, 1)

@@ -21,11 +21,13 @@ CONFIG = TransformerConfig(
   num_heads=4,
   head_dim=8,
   mlp_dim=16,
-  num_encoder_layers=2,
-  num_decoder_layers=2,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
   dtype='float32',
 )
-DECODER = dataclasses.replace(CONFIG, num_encoder_layers=0, position='rope', num_kv_heads=2)
+DECODER = dataclasses.replace(
+  CONFIG, num_encoder_layers=0, num_decoder_layers=2, position='rope', num_kv_heads=2
+)
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +165,10 @@ def logits_and_gradients(model, batch):
   'config',
   [
     dataclasses.replace(CONFIG, dropout_rate=0.1, scan_layers=True),
-    dataclasses.replace(CONFIG, relative_bias_per_layer=True, remat='full'),
+    pytest.param(
+      dataclasses.replace(CONFIG, relative_bias_per_layer=True, remat='full'),
+      marks=pytest.mark.slow,
+    ),
     dataclasses.replace(DECODER, prefix_lm=True, dropout_rate=0.1),
     dataclasses.replace(DECODER, window=9, window_pattern=('local', 'global')),
   ],
