@@ -313,9 +313,10 @@ def abstract(fn: Callable, *args) -> Any:
   """
   if not has_mesh():
     return jax.eval_shape(fn, *args)
-  check_divisible(fn, *args)
-  shapes = jax.eval_shape(fn, *args)
   mesh = jax.sharding.get_mesh()
+  if mesh.size > 1:
+    check_divisible(fn, *args)
+  shapes = jax.eval_shape(fn, *args)
 
   def concrete(x):
     # A constant, such as a step count of zero, carries no sharding: it is replicated.

@@ -14,9 +14,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from flan_jax.models.tiled_attention import KEPT
 from flan_jax.partitioning import platform
 
 _HIDDEN = -1e30
@@ -55,7 +57,8 @@ def attend(
 
 def _forward(tile, scale, query, keys, values, start, stop, bias):
   seen = _tiles_seen(start, stop, tile)
-  attended, log_sum = _attended(tile, scale, seen, query, keys, values, start, stop, bias)
+  results = _attended(tile, scale, seen, query, keys, values, start, stop, bias)
+  attended, log_sum = (checkpoint_name(x, KEPT) for x in results)
   return attended, (query, keys, values, start, stop, bias, attended, log_sum)
 
 

@@ -16,12 +16,15 @@ from flan_jax.models.kv_cache import from_cache, to_cache
 from flan_jax.models.layers import Norm, drop, dropout_scales
 from flan_jax.models.mlp import Mlp
 from flan_jax.models.rope import Rotation
-from flan_jax.models.tiled_attention import tile_for
+from flan_jax.models.tiled_attention import KEPT, tile_for
 from flan_jax.partitioning import shard
 
+_policies = jax.checkpoint_policies
 _REMAT = {
-  'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  'full': jax.checkpoint_policies.nothing_saveable,
+  'minimal': _policies.save_from_both_policies(
+    _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(KEPT)
+  ),
+  'full': _policies.nothing_saveable,
 }
 
 
