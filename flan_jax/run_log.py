@@ -162,7 +162,7 @@ def open_log(
   start: int,
   watch: goodput.Stopwatch,
   *,
-  flops: float,
+  flops_per_step: float,
   evaluates_first: bool,
 ) -> RunLog:
   """The log of a TrainConfig's run over a Loader's data; arguments are those of RunLog."""
@@ -172,7 +172,7 @@ def open_log(
     evaluates_first=evaluates_first,
     steps=config.steps,
     every=config.log_every_steps,
-    flops_per_step=flops,
+    flops_per_step=flops_per_step,
     positions=tuple(config.data.batch_rows * positions for positions in loader.layout.positions),
     shared=config.model.decoder_only,
     collections=loader.collections,

@@ -285,7 +285,7 @@ def train(
     flops = train_step_flops(config.model, config.data.batch_rows, *loader.layout.limits)
     evaluates_first = bool(evaluate) and (start == 0 or saved.meta(start).get('unevaluated'))
     opened = run_log.open_log(
-      config, workdir, loader, start, watch, flops=flops, evaluates_first=evaluates_first
+      config, workdir, loader, start, watch, flops_per_step=flops, evaluates_first=evaluates_first
     )
     log = stack.enter_context(opened)
     requests = multihost.Requests(notices, workdir, mesh)

@@ -66,6 +66,11 @@ class Context:
     )
 
 
+def _tile(config, cache, x: jax.Array, keys: jax.Array) -> int | None:
+  """Of `tile_for`; None beside a cache, of whose slots a query may see some that lie apart."""
+  return None if cache is not None else tile_for(config, x.shape[1], keys.shape[1])
+
+
 def _bias(relative_bias: RelativeBias, context: Context, tile: int | None) -> jax.Array:
   return relative_bias.tiles(tile) if tile else relative_bias(*context.positions)
 
@@ -102,7 +107,7 @@ class Layer(nnx.Module):
       at = (0, 0, 0, context.slot)
       kv = {name: jax.lax.dynamic_update_slice(cache[name], kv[name], at) for name in kv}
       key, value = from_cache(kv['key']), from_cache(kv['value'])
-    tile = None if cache is not None else tile_for(config, x.shape[1], x.shape[1])
+    tile = _tile(config, cache, x, x)
     bias = context.bias
     if config.position == 'relative_bias' and config.relative_bias_per_layer:
       bias = _bias(self.relative_bias, context, tile)
@@ -128,12 +133,11 @@ class Layer(nnx.Module):
     return x + drop(y, scales['mlp_output']), kv
 
   def _attend_across(self, x, context, cache, scales):
-    tile = None
     if cache is None:
       key, value = self.cross_attention.project_kv(context.encoded)
-      tile = tile_for(self.config, x.shape[1], key.shape[1])
     else:
       key, value = from_cache(cache['cross_key']), from_cache(cache['cross_value'])
+    tile = _tile(self.config, cache, x, key)
     y, mask = self.cross_norm(x), context.cross_mask
     return self.cross_attention(y, key, value, mask, scale=scales['cross'], tile=tile)
 
@@ -176,7 +180,7 @@ class Stack(nnx.Module):
     """
     config = self.config
     if config.position == 'relative_bias' and not config.relative_bias_per_layer:
-      tile = None if cache is not None else tile_for(config, x.shape[1], x.shape[1])
+      tile = _tile(config, cache, x, x)
       bias = _bias(self.relative_bias, context, tile)
       context = dataclasses.replace(context, bias=bias)
     keep_kv = keep_kv or cache is not None
