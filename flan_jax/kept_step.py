@@ -16,9 +16,10 @@ import os
 import pickle
 import platform
 import sys
+import threading
 import types
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,11 @@ def compile_step(
   if found:
     return found
   before()
-  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile(compiler_options=options)
-  if path:
+  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  with _reads_of_cache() as reads:
+    compiled = lowered.compile(compiler_options=options)
+  # XLA on CPU writes down an executable that it has itself read without its machine code.
+  if path and not reads:
     _keep(path, compiled)
   return compiled
 
@@ -213,6 +217,22 @@ def _load(path, state, batch) -> jax.stages.Compiled | None:
   except Exception as e:  # whatever a back end raises: it can be compiled again
     print(f'The compiled step {path} cannot be loaded ({e}); it is compiled anew.')
     return None
+
+
+@contextlib.contextmanager
+def _reads_of_cache() -> Iterator[list[str]]:
+  """Fills the list with what this thread finds in JAX's cache meanwhile."""
+  reads, thread = [], threading.get_ident()
+
+  def listen(event: str, **_) -> None:
+    if event == '/jax/compilation_cache/cache_hits' and threading.get_ident() == thread:
+      reads.append(event)
+
+  jax.monitoring.register_event_listener(listen)
+  try:
+    yield reads
+  finally:
+    jax.monitoring.unregister_event_listener(listen)
 
 
 def _devices(state) -> list[jax.Device]:

@@ -152,6 +152,33 @@ def test_a_step_that_cannot_be_described_is_traced_each_time(tmp_path):
   assert not list(tmp_path.glob('*.kept'))
 
 
+def test_a_step_out_of_the_cache_of_jax_runs_at_the_next_start(tmp_path):
+  script = f"""
+    import flan_jax.kept_step as kept, jax, jax.numpy as jnp, pathlib, users
+    kept._KNOWN.add('users')
+    jax.config.update('jax_compilation_cache_dir', {str(tmp_path / 'compiled')!r})
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    args = jnp.ones((4, 4)), {{'x': jnp.ones((4, 4))}}
+    step = kept.compile_step(users.step, *args, {{}}, folder=pathlib.Path({str(tmp_path)!r}))
+    print(float(step(*args)[1]['loss']))
+  """
+  module = tmp_path / 'users.py'
+  module.write_text(
+    'import jax.numpy as jnp\n'
+    'def step(state, batch):\n'
+    "  return state + 1, {'loss': jnp.sum(jnp.tanh(state @ batch['x']))}\n"
+  )
+  command = [sys.executable, '-c', textwrap.dedent(script)]
+  environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+  said = []
+  for comment in ('', '# the file is another, the program is the same', '', ''):
+    with module.open('a') as file:
+      file.write(comment)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    said.append((done.returncode, done.stdout, done.stderr[-200:]))
+  assert len(set(said)) == 1 and said[0][0] == 0
+
+
 def key(**environment):
   """Of a step in a process of its own, one of whose modules lies in a file that may change."""
   script = """
