@@ -80,15 +80,17 @@ class Checkpoints:
     self.directory = Path(directory).resolve()
     self._config = config
     self._chunk_bytes = self._file_bytes = None
-    handlers = None
+    # zstd takes 7% off float32 parameters and as much again of the time to save and to restore.
+    handlers: dict[str, Any] = {META: ocp.JsonCheckpointHandler()}
+    for name in (PARAMETERS, OPTIMIZER):
+      handlers[name] = ocp.PyTreeCheckpointHandler(use_compression=False)
     if memory_bytes is not None:
       # What is compressed at a time is a chunk, which else is as large as a device's whole part.
       self._chunk_bytes = _CHUNK_BYTES
       # Else 2 GB, all of which are in memory until they are written.
       self._file_bytes = max(memory_bytes // 8, _CHUNK_BYTES)
       gigabytes: Any = (memory_bytes + 1) / 1e9  # Orbax takes fractions, and rounds none up
-      handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=gigabytes)
-      handlers = {PARAMETERS: handler, META: ocp.JsonCheckpointHandler()}
+      handlers[PARAMETERS] = ocp.PyTreeCheckpointHandler(save_concurrent_gb=gigabytes)
     self._hasher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='checksums')
     self._unhashed: list[int] = []
     self._hashing: list[concurrent.futures.Future] = []

@@ -66,7 +66,7 @@ def compile_step(
   before()
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   with _reads_of_cache() as reads:
-    compiled = lowered.compile(compiler_options=options)
+    compiled = lowered.compile(compiler_options=dict(options))
   # XLA on CPU writes down an executable that it has itself read without its machine code.
   if path and not reads:
     _keep(path, compiled)
@@ -235,7 +235,7 @@ def _reads_of_cache() -> Iterator[list[str]]:
     jax.monitoring.unregister_event_listener(listen)
 
 
-def _devices(state) -> list[jax.Device]:
+def _devices(state) -> list:
   """Of the mesh that the state lies on, in its order."""
   shardings = [x.sharding for x in jax.tree.leaves(state)]
   widest = max(shardings, key=lambda sharding: len(sharding.device_set))

@@ -26,7 +26,7 @@ from flan_jax import whole_file
 sys.modules.setdefault('torch', None)  # type: ignore[arg-type]
 try:
   from tensorboardX import RecordWriter, summary
-  from tensorboardX.proto.event_pb2 import Event, SessionLog
+  from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
 finally:
   if sys.modules['torch'] is None:
     del sys.modules['torch']

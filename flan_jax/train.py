@@ -264,7 +264,7 @@ def train(
       partitioning.place_rows, sharding=sharding, rows=rows, batch_rows=config.data.batch_rows
     )
 
-    # ---- state, and meanwhile the step
+    # ---- state and log, and meanwhile the step
     saved = stack.enter_context(checkpoints.Checkpoints(workdir / 'checkpoints', config.checkpoint))
     aside = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
     accepted: concurrent.futures.Future = concurrent.futures.Future()
@@ -277,17 +277,19 @@ def train(
       accepted.set_result(True)
       start, state = origin.step, origin.load()
       run_log.write_facts(workdir, config, mesh, loader, state, start)
+      flops = train_step_flops(config.model, config.data.batch_rows, *loader.layout.limits)
+      evaluates_first = evaluate is not None and (
+        start == 0 or bool(saved.meta(start).get('unevaluated'))
+      )
+      opened = run_log.open_log(
+        config, workdir, loader, start, watch, flops_per_step=flops, evaluates_first=evaluates_first
+      )
+      log = stack.enter_context(opened)
       with watch.spend('compile'):
         step_fn, seconds = compiling.result()
       print(f'Compiled the train step in {seconds:.1f} s.')
 
     # ---- loop
-    flops = train_step_flops(config.model, config.data.batch_rows, *loader.layout.limits)
-    evaluates_first = bool(evaluate) and (start == 0 or saved.meta(start).get('unevaluated'))
-    opened = run_log.open_log(
-      config, workdir, loader, start, watch, flops_per_step=flops, evaluates_first=evaluates_first
-    )
-    log = stack.enter_context(opened)
     requests = multihost.Requests(notices, workdir, mesh)
     batches = stack.enter_context(contextlib.closing(loader.prefetch(start, rows)))
     score = None

@@ -63,14 +63,12 @@ def _forward(tile, scale, query, keys, values, start, stop, bias):
 
 
 def _backward(tile, scale, residuals, gradient):
-  *args, attended, log_sum = residuals
-  query, keys, _, start, stop, _ = args
+  query, keys, values, start, stop, bias, attended, log_sum = residuals
   seeing = _tiles_seeing(start, stop, keys.shape[3], tile)
   # By the softmax: the sum over keys of weights times their gradients, from what is shorter.
   along = jnp.sum(gradient.astype(jnp.float32) * attended, axis=2, keepdims=True)
-  of_query, of_keys, of_values, *of_bias = _gradients(
-    tile, scale, seeing, *args, gradient, log_sum, along
-  )
+  args = (query, keys, values, start, stop, bias, gradient, log_sum, along)
+  of_query, of_keys, of_values, *of_bias = _gradients(tile, scale, seeing, *args)
   shape = (keys.shape[0], keys.shape[1], -1, *keys.shape[2:])  # query heads that share keys
   of_keys, of_values = (
     jnp.sum(x.reshape(shape), axis=2).astype(keys.dtype) for x in (of_keys, of_values)
@@ -290,9 +288,9 @@ def _mask(scores, key_tile, start, stop):
 def _product(a, b, dimensions):
   """Sums over one dimension of each, in float32."""
   precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-  contract = tuple((dimension,) for dimension in dimensions)
+  contract = (dimensions[:1], dimensions[1:]), ((), ())
   return jax.lax.dot_general(
-    a, b, (contract, ((), ())), preferred_element_type=jnp.float32, precision=precision
+    a, b, contract, preferred_element_type=jnp.float32, precision=precision
   )
 
 

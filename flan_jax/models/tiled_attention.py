@@ -92,7 +92,8 @@ def attend_in_tiles(
       keys, values = (jnp.repeat(x, groups, axis=1) for x in (keys, values))
       values = (values * scale).astype(query.dtype)
     padded = (_pad(x, tile) for x in (query, keys, values, *interval))
-    return attend(tile, config.score_scale, *padded, bias)[..., :length]
+    attended: jax.Array = attend(tile, config.score_scale, *padded, bias)
+    return attended[..., :length]
 
   args = (bias, scale, query, keys, values, start, stop)
   attended = per_device(of_device, jax.tree.map(layout, args), layout(query))(*args)
