@@ -24,7 +24,7 @@ def compile_kernels(kind: str, tile: int, head_dim: int, biased: bool) -> None:
   from jax.sharding import NamedSharding, PartitionSpec
 
   from flan_jax import partitioning
-  from flan_jax.models import attention_kernels
+  from flan_jax.models import attention_kernels_tpu
   from flan_jax.planning import topologies
 
   topologies.use_cpu()
@@ -36,7 +36,7 @@ def compile_kernels(kind: str, tile: int, head_dim: int, biased: bool) -> None:
 
   def both(start, stop, gradient, *args):
     def fn(query, keys, values, bias):
-      return attention_kernels.attend(tile, 1.0, query, keys, values, start, stop, bias)
+      return attention_kernels_tpu.attend(tile, 1.0, query, keys, values, start, stop, bias)
 
     attended, back = jax.vjp(fn, *args)
     return attended, back(gradient)

@@ -126,8 +126,9 @@ class RelativeBias(nnx.Module):
     return self._of(distance, 'length', 'kv_length')
 
   def tiles(self, tile: int) -> jax.Array:
-    """The same for `tiled_attention`: float32 [heads, diagonals, tile, tile], [.., key, query]."""
-    return self._of(distances(tile), None, None, None)
+    """The same for `tiled_attention`: float32 [heads, ...], see its `distances`."""
+    apart = distances(tile, self.max_distance)
+    return self._of(apart, *[None] * apart.ndim)
 
   def _of(self, distance, *axes):
     bucket = relative_bucket(

@@ -19,7 +19,7 @@ CONFIG = TransformerConfig(
   vocab_size=32,
   embed_dim=16,
   num_heads=4,
-  head_dim=8,
+  head_dim=16,
   mlp_dim=16,
   num_encoder_layers=1,
   num_decoder_layers=1,
@@ -30,9 +30,10 @@ DECODER = dataclasses.replace(
 )
 
 
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-  monkeypatch.setattr(tiled_attention, 'INTERPRETED', 2**24)
+@pytest.fixture(autouse=True, params=['tpu', 'gpu'])
+def interpreted(request, monkeypatch):
+  monkeypatch.setattr(tiled_attention, 'INTERPRETED', request.param)
+  return request.param
 
 
 def packed(rng, rows, length):
@@ -95,7 +96,7 @@ def compare(config, query, keys, values, mask, table, scale):
 def test_packed_rows_with_a_bias(kind, length):
   rng = np.random.default_rng(length)
   segments, positions = packed(rng, 2, length)
-  query, keys, values = jnp.asarray(rng.normal(size=(3, 2, length, 4, 8)), jnp.float32)
+  query, keys, values = jnp.asarray(rng.normal(size=(3, 2, length, 4, 16)), jnp.float32)
   table = RelativeBias(CONFIG, nnx.Rngs(params=1), bidirectional=kind == 'both ways')
   table.table[...] = 3 * table.table[...]
   mask = masks(rng, segments, positions)[kind]
@@ -107,8 +108,8 @@ def test_packed_rows_with_a_bias(kind, length):
 def test_other_lengths_shared_keys_and_dropout(config, drops):
   rng = np.random.default_rng(0)
   segments, (others, _) = packed(rng, 2, 130)[0], packed(rng, 2, 257)
-  query = jnp.asarray(rng.normal(size=(2, 130, 4, 8)), jnp.float32)
-  keys, values = jnp.asarray(rng.normal(size=(2, 2, 257, config.kv_heads, 8)), jnp.float32)
+  query = jnp.asarray(rng.normal(size=(2, 130, 4, 16)), jnp.float32)
+  keys, values = jnp.asarray(rng.normal(size=(2, 2, 257, config.kv_heads, 16)), jnp.float32)
   scale = jnp.asarray(rng.random((2, 4, 1, 257)) < 0.9, jnp.float32) / 0.9 if drops else None
   compare(config, query, keys, values, attention_mask(segments, others), None, scale)
 
@@ -116,7 +117,7 @@ def test_other_lengths_shared_keys_and_dropout(config, drops):
 def test_half_precision_is_as_near_as_xlas():
   rng = np.random.default_rng(0)
   segments, positions = packed(rng, 2, 256)
-  exact = jnp.asarray(rng.normal(size=(3, 2, 256, 4, 8)), jnp.float32)
+  exact = jnp.asarray(rng.normal(size=(3, 2, 256, 4, 16)), jnp.float32)
   mask, table = (
     masks(rng, segments, positions)['both ways'],
     RelativeBias(CONFIG, nnx.Rngs(params=1), bidirectional=True),
@@ -174,12 +175,14 @@ def logits_and_gradients(model, batch):
   ],
   ids=['t5', 'umt5', 'prefix-LM', 'windows'],
 )
-def test_models_on_a_mesh_compute_what_xlas_attention_does_on_one_device(config, monkeypatch):
+def test_models_on_a_mesh_compute_what_xlas_attention_does_on_one_device(
+  config, interpreted, monkeypatch
+):
   model = Transformer(config, nnx.Rngs(params=0))
   batch = batch_of(np.random.default_rng(0), config)
   monkeypatch.setattr(tiled_attention, 'INTERPRETED', None)
   expected = logits_and_gradients(model, batch)
-  monkeypatch.setattr(tiled_attention, 'INTERPRETED', 2**24)
+  monkeypatch.setattr(tiled_attention, 'INTERPRETED', interpreted)
   mesh = partitioning.MeshConfig(data=2, fsdp=2, tensor=2)
   with partitioning.use_mesh(mesh) as used:
     abstract = abstract_model(config)

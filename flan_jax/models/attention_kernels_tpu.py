@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from flan_jax.models.intervals import tiles_seeing, tiles_seen
 from flan_jax.models.tiled_attention import KEPT
 from flan_jax.partitioning import platform
 
@@ -56,7 +57,7 @@ def attend(
 
 
 def _forward(tile, scale, query, keys, values, start, stop, bias):
-  seen = _tiles_seen(start, stop, tile)
+  seen = tiles_seen(start, stop, tile, tile)
   results = _attended(tile, scale, seen, query, keys, values, start, stop, bias)
   attended, log_sum = (checkpoint_name(x, KEPT) for x in results)
   return attended, (query, keys, values, start, stop, bias, attended, log_sum)
@@ -64,7 +65,7 @@ def _forward(tile, scale, query, keys, values, start, stop, bias):
 
 def _backward(tile, scale, residuals, gradient):
   query, keys, values, start, stop, bias, attended, log_sum = residuals
-  seeing = _tiles_seeing(start, stop, keys.shape[3], tile)
+  seeing = tiles_seeing(start, stop, keys.shape[3], tile, tile)
   # By the softmax: the sum over keys of weights times their gradients, from what is shorter.
   along = jnp.sum(gradient.astype(jnp.float32) * attended, axis=2, keepdims=True)
   args = (query, keys, values, start, stop, bias, gradient, log_sum, along)
@@ -147,7 +148,7 @@ def _gradients(
   """Of queries, keys and values, float32 and the latter two for each query head, and of the bias.
 
   Args:
-    seeing: of `_tiles_seeing`.
+    seeing: of intervals.tiles_seeing.
     gradient: by what was attended to.
     log_sum: of `_attended`.
     along: float32 [batch, heads, 1, length], the sum of `gradient` times what was attended to.
@@ -292,29 +293,3 @@ def _product(a, b, dimensions):
   return jax.lax.dot_general(
     a, b, contract, preferred_element_type=jnp.float32, precision=precision
   )
-
-
-def _tiles_seen(start, stop, tile):
-  """Of keys: the first that queries of each tile see, and the one after the last.
-
-  int32 [batch, length] -> int32 [batch, length / tile] each.
-  """
-  some = stop > start
-  first = jnp.where(some, start // tile, jnp.iinfo(jnp.int32).max)
-  last = jnp.where(some, -(-stop // tile), 0)
-  shape = (len(start), -1, tile)
-  first, last = jnp.min(first.reshape(shape), axis=2), jnp.max(last.reshape(shape), axis=2)
-  return jnp.minimum(first, last), last
-
-
-def _tiles_seeing(start, stop, kv_length, tile):
-  """Of queries: the first that sees any key of each tile, and the one after the last.
-
-  int32 [batch, length] -> int32 [batch, kv_length / tile] each.
-  """
-  first, last = (x[:, None] for x in _tiles_seen(start, stop, tile))
-  key_tile = jnp.arange(kv_length // tile)[:, None]
-  sees = (first <= key_tile) & (key_tile < last)  # [batch, tiles of keys, tiles of queries]
-  after = sees.shape[2] - jnp.argmax(sees[..., ::-1], axis=2)
-  after = jnp.where(jnp.any(sees, axis=2), after, 0)
-  return jnp.argmax(sees, axis=2).astype(jnp.int32), after.astype(jnp.int32)
