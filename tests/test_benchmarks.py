@@ -1,5 +1,6 @@
 """Each benchmark runs in its quick mode, and its figures become a page."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -43,6 +44,20 @@ def test_a_quick_run_decodes_the_same_tokens_as_the_peer(tmp_path):
   figures = quick('decode', tmp_path / 'out.json')
   assert figures['share_of_equal_tokens'] == 1.0
   assert figures['times_the_rate_of'].keys() == {'hugging_face'}
+
+
+@pytest.mark.slow
+def test_a_step_compiled_for_a_gpu_that_is_not_there_holds_no_scores():
+  plugins = [importlib.util.find_spec(f'jax_plugins.xla_cuda{version}') for version in (12, 13)]
+  if not any(plugins):
+    pytest.skip('flan_jax[cuda] is not installed')
+  command = [sys.executable, str(BENCHMARKS / 'gpu_compile.py'), '--model=t5_1_1/small', '--rows=2']
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+  rows = [line.strip('| ').split(' | ') for line in done.stdout.splitlines()]
+  assert [row[-1] for row in rows if row[0] in ('full', 'minimal')] == ['0', '0']
+  kernels = [row for row in rows if row[0] in ('64', '128')]
+  assert len(kernels) == 14 and all(int(row[4]) == 0 for row in kernels)
 
 
 @pytest.fixture

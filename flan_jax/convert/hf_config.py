@@ -114,7 +114,7 @@ def meaning(config: TransformerConfig) -> dict[str, Any]:
     'query_scale': float(f'{config.score_scale:.6g}'),  # a square root written out, in a gin file
     'window_pattern': local,
   }
-  unread = {'dropout_rate', 'dtype', 'remat', 'scan_layers', 'vocab_multiple'}
+  unread = {'dropout_rate', 'dtype', 'remat', 'attention_kernels', 'scan_layers', 'vocab_multiple'}
   if not config.tie_embeddings:
     unread.add('scale_tied_logits')
   if not any(local):

@@ -25,7 +25,7 @@ from flan_jax.partitioning import platform
 
 _HIDDEN = -1e30
 _NOTHING_SEEN = -1e29  # the maximum of a query without keys: their weights become 0
-# Rows over which a program sums the bias's gradient are a batch's by so many, where they divide.
+# Into so many parts, where they divide, the rows of a batch go to sum the bias's gradient.
 _PARTS = 8
 
 
@@ -39,9 +39,9 @@ class _Tiles:
   stages: int = 2
 
 
-_FORWARD = _Tiles(queries=128, keys=64, warps=4)
-_OF_QUERIES = _Tiles(queries=128, keys=64, warps=8)
-_OF_KEYS = _Tiles(queries=64, keys=128, warps=8)
+_FORWARD = _Tiles(queries=128, keys=64, warps=8)
+_OF_QUERIES = _Tiles(queries=64, keys=64, warps=8)
+_OF_KEYS = _Tiles(queries=32, keys=64, warps=4)
 _OF_BIAS = _Tiles(queries=64, keys=64, warps=4)
 
 
@@ -101,7 +101,7 @@ def _attended(scale, query, keys, values, start, stop, bias):
   tiles = _FORWARD
   batch, length, heads, head_dim = query.shape
 
-  def kernel(first, last, query, keys, values, start, stop, *rest):
+  def attention(first, last, query, keys, values, start, stop, *rest):
     *bias, attended, log_sum = rest
     tile = pl.program_id(0)
     queries, seen = query[...], (start[...], stop[...])
@@ -126,9 +126,10 @@ def _attended(scale, query, keys, values, start, stop, bias):
     attended[...] = (summed / total[:, None]).astype(attended.dtype)
     log_sum[...] = most + jnp.log(total)
 
+  log_sum = jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)
   bounds = tiles_seen(start, stop, tiles.queries, tiles.keys)
   return _call(
-    kernel,
+    attention,
     tiles,
     (length // tiles.queries, heads, batch),
     [
@@ -140,7 +141,7 @@ def _attended(scale, query, keys, values, start, stop, bias):
     ],
     [
       (query, _of_head(query, tiles.queries)),
-      (_by_heads(batch, heads, length), _of_query(tiles.queries)),
+      (log_sum, _of_query(tiles.queries)),
     ],
   )
 
@@ -150,7 +151,9 @@ def _of_queries(scale, query, keys, values, start, stop, bias, gradient, log_sum
   tiles = _OF_QUERIES
   batch, length, heads, head_dim = query.shape
 
-  def kernel(first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest):
+  def attention_by_queries(
+    first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest
+  ):
     *bias, of_query = rest
     tile = pl.program_id(0)
     queries, by_attended, seen = query[...], gradient[...], (start[...], stop[...])
@@ -169,7 +172,7 @@ def _of_queries(scale, query, keys, values, start, stop, bias, gradient, log_sum
 
   bounds = tiles_seen(start, stop, tiles.queries, tiles.keys)
   (of_query,) = _call(
-    kernel,
+    attention_by_queries,
     tiles,
     (length // tiles.queries, heads, batch),
     [
@@ -192,7 +195,9 @@ def _of_keys(scale, query, keys, values, start, stop, bias, gradient, log_sum, a
   batch, length, heads, head_dim = query.shape
   kv_length, group = keys.shape[1], heads // keys.shape[2]
 
-  def kernel(first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest):
+  def attention_by_keys(
+    first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest
+  ):
     *bias, of_keys, of_values = rest
     tile = pl.program_id(0)
     seen_keys, seen_values = keys[...], values[...]
@@ -218,7 +223,7 @@ def _of_keys(scale, query, keys, values, start, stop, bias, gradient, log_sum, a
   dtype = keys.dtype if group == 1 else jnp.float32  # they are still to be added up
   of_head = jax.ShapeDtypeStruct((batch, kv_length, heads, head_dim), dtype)
   return _call(
-    kernel,
+    attention_by_keys,
     tiles,
     (kv_length // tiles.keys, heads, batch),
     [
@@ -247,20 +252,16 @@ def _of_bias(scale, query, keys, values, start, stop, bias, gradient, log_sum, a
   diagonals, parts = 2 * outer + 1, math.gcd(batch, _PARTS)
   rows = batch // parts
 
-  def kernel(first, last, query, keys, values, start, stop, gradient, log_sum, along, bias, summed):
+  def attention_by_bias(
+    first, last, query, keys, values, start, stop, gradient, log_sum, along, bias, summed
+  ):
     diagonal, part = pl.program_id(0) - outer, pl.program_id(2)
 
     def of_row(row, total):
       def of_tile(tile, total):
         at = pl.ds(tile * size, size)
-        queries, by_attended, interval = (
-          query[row, at],
-          gradient[row, at],
-          (
-            start[row, at],
-            stop[row, at],
-          ),
-        )
+        queries, by_attended = query[row, at], gradient[row, at]
+        interval = start[row, at], stop[row, at]
         log_sums, alongs = log_sum[row, at][:, None], along[row, at][:, None]
 
         def one(key_tile, total):
@@ -271,10 +272,8 @@ def _of_bias(scale, query, keys, values, start, stop, bias, gradient, log_sum, a
 
         lowest = jnp.where(diagonal == -outer, 0, tile + diagonal)
         highest = jnp.where(diagonal == outer, length // size, tile + diagonal + 1)
-        lowest, highest = (
-          jnp.maximum(lowest, first[row, tile]),
-          jnp.minimum(highest, last[row, tile]),
-        )
+        lowest = jnp.maximum(lowest, first[row, tile])
+        highest = jnp.minimum(highest, last[row, tile])
         return jax.lax.fori_loop(lowest, highest, one, total)
 
       return jax.lax.fori_loop(0, length // size, of_tile, total)
@@ -296,7 +295,7 @@ def _of_bias(scale, query, keys, values, start, stop, bias, gradient, log_sum, a
     (None, None, None, size, size), lambda diagonal, head, part: (part, head, diagonal, 0, 0)
   )
   (in_tiles,) = _call(
-    kernel,
+    attention_by_bias,
     tiles,
     (diagonals, heads, parts),
     [
@@ -368,10 +367,6 @@ def _bias_block(bias) -> list[tuple[jax.Array, pl.BlockSpec]]:
   if bias is None:
     return []
   return [(bias, pl.BlockSpec((None, bias.shape[1]), lambda at, head, row: (head, 0)))]
-
-
-def _by_heads(batch, heads, length):
-  return jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)
 
 
 def _scores(scale, queries, keys, bias, query_tile, key_tile, interval, *, turned=False):

@@ -117,6 +117,8 @@ class TransformerConfig:
     dtype: what matrix products compute in. Parameters, softmax, norms and logits are float32.
     remat: what the backward pass computes again: 'none' of it, 'minimal' all but the products
       with weights, 'full' each layer from its input.
+    attention_kernels: attend by kernels of Pallas on TPUs and GPUs, where they serve; False leaves
+      it to XLA. They have not run on either yet.
     scan_layers: compile one layer and loop over it; False unrolls the loop, for speed of few
       layers. Parameters are stacked either way.
     vocab_multiple: rows of the vocabulary in memory are a multiple of this; give
@@ -159,6 +161,7 @@ class TransformerConfig:
   prefix_lm: bool = False
   dtype: str = 'float32'
   remat: str = 'none'
+  attention_kernels: bool = True
   scan_layers: bool = True
   vocab_multiple: int = 128
 
@@ -216,7 +219,8 @@ class TransformerConfig:
 
 
 # What may change between a checkpoint and a run that begins with it.
-_OF_A_RUN = ('dropout_rate', 'dtype', 'remat', 'scan_layers', 'vocab_multiple', 'lora', 'prefix_lm')
+_OF_A_RUN = ('dropout_rate', 'dtype', 'remat', 'attention_kernels', 'scan_layers', 'vocab_multiple')
+_OF_A_RUN += ('lora', 'prefix_lm')
 
 
 def differences(config: TransformerConfig, other: TransformerConfig) -> list[str]:

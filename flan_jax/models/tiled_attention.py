@@ -30,11 +30,11 @@ INTERPRETED: str | None = None
 def tile_for(config: TransformerConfig, length: int, kv_length: int) -> int | None:
   """Queries and keys of a tile, or None where attention is left to XLA.
 
-  So it is on CPUs; for scores that are bent, a length split over chips, few queries or keys; on
-  TPUs for rows too long for the chip's fast memory and a bias that changes beyond a tile; on GPUs
-  for unusual widths of heads.
+  So it is on CPUs and without `attention_kernels`; for scores that are bent, a length split over
+  chips, few queries or keys; on TPUs for rows too long for the chip's fast memory and a bias that
+  changes beyond a tile; on GPUs for unusual widths of heads.
   """
-  kernels, bends = _kernels(), config.attention_softcap
+  kernels, bends = config.attention_kernels and _kernels(), config.attention_softcap
   if not kernels or bends or is_split('length') or min(length, kv_length) < _TILES[-1]:
     return None
   if kernels == 'gpu':
@@ -108,22 +108,24 @@ def attend_in_tiles(
       keys, values = (jnp.repeat(x, groups, axis=2) for x in (keys, values))
       values = (values * scale.transpose(0, 3, 1, 2)).astype(query.dtype)
     padded = [_pad(x, tile) for x in (query, keys, values, *interval)]
-    return _attend(config.score_scale, tile, *padded, bias)[:, :length]
+    return _attend(config.score_scale, tile, padded, bias)[:, :length]
 
   args = (bias, scale, query, keys, values, start, stop)
   return per_device(of_device, jax.tree.map(layout, args), layout(query))(*args)
 
 
-def _attend(scale, tile, query, keys, values, start, stop, bias) -> jax.Array:
+def _attend(scale, tile, padded, bias) -> jax.Array:
   """By the kernels of the device. They are imported here: Pallas takes a tenth of a second."""
   if _kernels() == 'gpu':
     from flan_jax.models import attention_kernels_gpu
 
-    return attention_kernels_gpu.attend(scale, query, keys, values, start, stop, bias)
+    return attention_kernels_gpu.attend(scale, *padded, bias)
   from flan_jax.models import attention_kernels_tpu
 
-  query, keys, values = (x.transpose(0, 2, 3, 1) for x in (query, keys, values))
-  attended = attention_kernels_tpu.attend(tile, scale, query, keys, values, start, stop, bias)
+  query, keys, values = (x.transpose(0, 2, 3, 1) for x in padded[:3])
+  attended: jax.Array = attention_kernels_tpu.attend(
+    tile, scale, query, keys, values, *padded[3:], bias
+  )
   return attended.transpose(0, 3, 1, 2)
 
 

@@ -213,3 +213,14 @@ def test_packed_rows_give_the_logits_of_separate_ones():
   apart = logits(*arrays)
   together = logits(*(x.reshape(1, -1) for x in arrays))
   close(together.reshape(apart.shape), apart)
+
+
+def test_what_the_kernels_do_not_serve_is_left_to_xla(interpreted, monkeypatch):
+  def tile(length=128, **changes):
+    return tiled_attention.tile_for(dataclasses.replace(CONFIG, **changes), length, 256)
+
+  assert tile() and tile(attention_kernels=False) is None
+  assert tile(length=127) is None and tile(attention_softcap=50.0) is None
+  assert (tile(head_dim=80) is None) == (interpreted == 'gpu')
+  monkeypatch.setattr(tiled_attention, 'INTERPRETED', None)
+  assert tile() is None
