@@ -163,7 +163,7 @@ def child(args, what: str, folder: str) -> str:
   flags += ['--lengths', *map(str, args.lengths), '--child', what]
   environment = {
     **os.environ,
-    'JAX_SKIP_CUDA_CONSTRAINTS_CHECK': '1',  # it would ask the driver
+    'JAX_SKIP_CUDA_CONSTRAINTS_CHECK': '1',  # which asks the driver
     'XLA_FLAGS': f'--xla_dump_to={folder}' if folder else '',
   }
   command = [sys.executable, __file__, *flags]

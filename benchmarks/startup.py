@@ -1,6 +1,7 @@
-"""From the start of the process to the first step of training T5 1.1 small.
+"""From the start of the process to the first step of training.
 
-  python benchmarks/startup.py                  # 3 rounds of the three starts below
+  python benchmarks/startup.py                  # T5 1.1 small, 3 rounds of the three starts below
+  python benchmarks/startup.py --model smollm2/135m --rows 2
   python benchmarks/startup.py --out startup.json
 
 Each start is `flan-jax train` as a user starts it, without evaluation, on a token cache of a few
@@ -44,18 +45,17 @@ def build_cache(folder: Path) -> None:
 
 def start(args, folder: Path, workdir: Path, compiled: Path, steps: int) -> dict[str, float]:
   """Seconds from the start of one process to what it says of itself."""
-  model = 'demo/tiny' if args.quick else 't5_1_1/small'
   bindings = {
     'EVALUATION': None,
     'TASK_FEATURE_LENGTHS': {'inputs': 512, 'targets': 128},
     'LOG_EVERY_STEPS': 1,
     'SAVE_EVERY_STEPS': 1,
   }
-  if not args.quick:  # the tiny model is float32 by itself
+  if args.model != 'demo/tiny':  # which is float32 by itself
     bindings['ACTIVATION_DTYPE'] = "'float32'"
   command = [
     *(sys.executable, '-m', 'flan_jax.main', 'train'),
-    *('--gin_file=runs/train.gin', f'--gin_file=models/{model}.gin'),
+    *('--gin_file=runs/train.gin', f'--gin_file=models/{args.model}.gin'),
     *(f'--mixture={MIXTURE}', f'--cache_dir={folder}', f'--workdir={workdir}'),
     *(f'--steps={steps}', f'--batch_size={args.rows}'),
     *(f'--gin.{name}={value}' for name, value in bindings.items()),
@@ -89,8 +89,10 @@ def start(args, folder: Path, workdir: Path, compiled: Path, steps: int) -> dict
 
 def main() -> None:
   parser = measure.parser(__doc__)
+  parser.add_argument('--model', default='t5_1_1/small', help='a file of gin/models')
   parser.add_argument('--rows', type=int, default=8, help='packed rows of a step')
   args = parser.parse_args()
+  args.model = 'demo/tiny' if args.quick else args.model
   repeats = 1 if args.quick else args.repeats
   found = {name: [] for name in STARTS}
   with tempfile.TemporaryDirectory() as temporary:
@@ -108,7 +110,7 @@ def main() -> None:
   }
   cold = starts['cold']['to_first_step']['median']
   figures = {
-    'work': f'{"demo/tiny" if args.quick else "T5 1.1 small"}, {args.rows} rows of 512/128',
+    'work': f'{args.model}, {args.rows} rows of 512/128',
     'dtype': 'float32',
     'starts': starts,
     'cold_over_again': round(cold / starts['again']['to_first_step']['median'], 2),

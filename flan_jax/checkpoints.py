@@ -80,7 +80,7 @@ class Checkpoints:
     self.directory = Path(directory).resolve()
     self._config = config
     self._chunk_bytes = self._file_bytes = None
-    # zstd takes 7% off float32 parameters and as much again of the time to save and to restore.
+    # zstd would take 7% off float32 parameters, and restoring them would take twice the time.
     handlers: dict[str, Any] = {META: ocp.JsonCheckpointHandler()}
     for name in (PARAMETERS, OPTIMIZER):
       handlers[name] = ocp.PyTreeCheckpointHandler(use_compression=False)
