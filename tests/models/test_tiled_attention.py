@@ -170,7 +170,9 @@ def logits_and_gradients(model, batch):
       dataclasses.replace(CONFIG, relative_bias_per_layer=True, remat='full'),
       marks=pytest.mark.slow,
     ),
-    dataclasses.replace(DECODER, prefix_lm=True, dropout_rate=0.1),
+    pytest.param(
+      dataclasses.replace(DECODER, prefix_lm=True, dropout_rate=0.1), marks=pytest.mark.slow
+    ),
     dataclasses.replace(DECODER, window=9, window_pattern=('local', 'global')),
   ],
   ids=['t5', 'umt5', 'prefix-LM', 'windows'],
