@@ -99,7 +99,7 @@ def t5(folder):
     d_ff=64,
     num_layers=2,
     num_heads=4,
-    initializer_factor=3.0,
+    initializer_factor=1.5,  # with 3 PyTorch's own float32 is 0.2 nats off its float64
     decoder_start_token_id=0,
   )
   return transformers.T5ForConditionalGeneration(config)
