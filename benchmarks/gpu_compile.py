@@ -10,6 +10,7 @@ fast it is, only a GPU can tell.
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -19,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from attention import compile_both_passes
 
 GIB = 2**30
 # Compute capability, memory, its bytes a second, processors, clock, shared memory of a block.
@@ -106,32 +109,16 @@ def compile_step(args) -> dict:
 
 def compile_kernels(args) -> None:
   """Compiles attention forward and backward; XLA leaves the code where XLA_FLAGS says."""
-  import jax
-  import jax.numpy as jnp
-  from jax.sharding import NamedSharding, PartitionSpec
-
-  from flan_jax import partitioning
   from flan_jax.models import attention_kernels_gpu
 
-  mesh = mesh_of(args.gpu)
   head_dim, biased = args.child.split()[1:]
-
-  def abstract(*shape, dtype=jnp.bfloat16):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-
-  def both(start, stop, gradient, *args):
-    def fn(query, keys, values, bias):
-      return attention_kernels_gpu.attend(1.0, query, keys, values, start, stop, bias)
-
-    attended, back = jax.vjp(fn, *args)
-    return attended, back(gradient)
-
-  arrays = [abstract(8, 512, 32, int(head_dim))] * 4
-  intervals = [abstract(8, 512, dtype=jnp.int32)] * 2
-  bias = abstract(32, 257, dtype=jnp.float32) if biased == 'bias' else None
-  with partitioning.use_mesh(mesh):
-    specs = {'in_specs': PartitionSpec(), 'out_specs': PartitionSpec(), 'check_vma': False}
-    jax.jit(jax.shard_map(both, **specs)).lower(*intervals, *arrays, bias).compile()
+  compile_both_passes(
+    functools.partial(attention_kernels_gpu.attend, 1.0),
+    mesh_of(args.gpu),
+    (8, 512, 32, int(head_dim)),
+    (8, 512),
+    (32, 257) if biased == 'bias' else None,
+  )
 
 
 def registers(folder: Path, gpu: str) -> dict[str, tuple[int, int]]:

@@ -7,6 +7,7 @@ of the loop over tiles. Waiting for memory, and what is done once for a row of t
 """
 
 import argparse
+import functools
 import os
 import re
 import subprocess
@@ -14,39 +15,26 @@ import sys
 import tempfile
 from pathlib import Path
 
+from attention import compile_both_passes
+
 LENGTH = 2048
 
 
 def compile_kernels(kind: str, tile: int, head_dim: int, biased: bool) -> None:
   """Compiles both for one chip; libtpu leaves its bundles where LIBTPU_INIT_ARGS says."""
-  import jax
-  import jax.numpy as jnp
-  from jax.sharding import NamedSharding, PartitionSpec
-
   from flan_jax import partitioning
   from flan_jax.models import attention_kernels_tpu
   from flan_jax.planning import topologies
 
   topologies.use_cpu()
   devices = topologies.devices(topologies.parse(f'{kind}:2x2'))
-  mesh = partitioning.make_mesh(partitioning.MeshConfig(data=1), devices[:1])
-
-  def abstract(*shape, dtype=jnp.bfloat16):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-
-  def both(start, stop, gradient, *args):
-    def fn(query, keys, values, bias):
-      return attention_kernels_tpu.attend(tile, 1.0, query, keys, values, start, stop, bias)
-
-    attended, back = jax.vjp(fn, *args)
-    return attended, back(gradient)
-
-  arrays = [abstract(1, 2, head_dim, LENGTH)] * 4
-  intervals = [abstract(1, LENGTH, dtype=jnp.int32)] * 2
-  bias = abstract(2, 5, tile, tile, dtype=jnp.float32) if biased else None
-  with partitioning.use_mesh(mesh):
-    specs = {'in_specs': PartitionSpec(), 'out_specs': PartitionSpec(), 'check_vma': False}
-    jax.jit(jax.shard_map(both, **specs)).lower(*intervals, *arrays, bias).compile()
+  compile_both_passes(
+    functools.partial(attention_kernels_tpu.attend, tile, 1.0),
+    partitioning.make_mesh(partitioning.MeshConfig(data=1), devices[:1]),
+    (1, 2, head_dim, LENGTH),
+    (1, LENGTH),
+    (2, 5, tile, tile) if biased else None,
+  )
 
 
 def bundles(path: Path) -> int:

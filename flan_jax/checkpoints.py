@@ -80,8 +80,8 @@ class Checkpoints:
     self.directory = Path(directory).resolve()
     self._config = config
     self._chunk_bytes = self._file_bytes = None
-    # zstd would take 7% off float32 parameters, and restoring them would take twice the time.
     handlers: dict[str, Any] = {META: ocp.JsonCheckpointHandler()}
+    # zstd would take 7% off float32 parameters, and restoring them would take twice the time.
     for name in (PARAMETERS, OPTIMIZER):
       handlers[name] = ocp.PyTreeCheckpointHandler(use_compression=False)
     if memory_bytes is not None:

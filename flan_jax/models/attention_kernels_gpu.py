@@ -19,12 +19,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from flan_jax.models.intervals import tiles_seeing, tiles_seen
+from flan_jax.models.intervals import HIDDEN, NOTHING_SEEN, tiles_seeing, tiles_seen
 from flan_jax.models.tiled_attention import KEPT
 from flan_jax.partitioning import platform
 
-_HIDDEN = -1e30
-_NOTHING_SEEN = -1e29  # the maximum of a query without keys: their weights become 0
 # Into so many parts, where they divide, the rows of a batch go to sum the bias's gradient.
 _PARTS = 8
 
@@ -118,7 +116,7 @@ def _attended(scale, query, keys, values, start, stop, bias):
 
     nothing = (
       jnp.zeros((tiles.queries, head_dim), jnp.float32),
-      jnp.full((tiles.queries,), _NOTHING_SEEN, jnp.float32),
+      jnp.full((tiles.queries,), NOTHING_SEEN, jnp.float32),
       jnp.zeros((tiles.queries,), jnp.float32),
     )
     summed, most, total = jax.lax.fori_loop(first[tile], last[tile], one, nothing)
@@ -382,7 +380,7 @@ def _scores(scale, queries, keys, bias, query_tile, key_tile, interval, *, turne
     limit = by_distance.shape[0] // 2
     scores += by_distance[jnp.clip(keys_along - along, -limit, limit) + limit]
   start, stop = (jnp.expand_dims(x, 1 - axis) for x in interval)
-  return jnp.where((keys_along >= start) & (keys_along < stop), scores, _HIDDEN)
+  return jnp.where((keys_along >= start) & (keys_along < stop), scores, HIDDEN)
 
 
 def _product(a, b):

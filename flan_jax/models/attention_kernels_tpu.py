@@ -18,12 +18,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from flan_jax.models.intervals import tiles_seeing, tiles_seen
+from flan_jax.models.intervals import HIDDEN, NOTHING_SEEN, tiles_seeing, tiles_seen
 from flan_jax.models.tiled_attention import KEPT
 from flan_jax.partitioning import platform
-
-_HIDDEN = -1e30
-_NOTHING_SEEN = -1e29  # the maximum of a query without keys: their weights become 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -114,7 +111,7 @@ def _attended(tile, scale, seen, query, keys, values, start, stop, bias):
 
     nothing = (
       jnp.zeros((head_dim, tile), jnp.float32),
-      jnp.full((1, tile), _NOTHING_SEEN, jnp.float32),
+      jnp.full((1, tile), NOTHING_SEEN, jnp.float32),
       jnp.zeros((1, tile), jnp.float32),
     )
     here = row * pl.num_programs(2) + query_tile
@@ -283,7 +280,7 @@ def _diagonal(bias, key_tile, query_tile):
 
 def _mask(scores, key_tile, start, stop):
   at = key_tile * scores.shape[0] + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
-  return jnp.where((at >= start) & (at < stop), scores, _HIDDEN)
+  return jnp.where((at >= start) & (at < stop), scores, HIDDEN)
 
 
 def _product(a, b, dimensions):

@@ -3,6 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+# Scores of keys outside of a query's interval, and the maximum that a query without keys keeps, so
+# that their weights become 0.
+HIDDEN = -1e30
+NOTHING_SEEN = -1e29
+
 
 def of_mask(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The first key that each query sees, and the one after the last.
