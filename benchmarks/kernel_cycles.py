@@ -37,23 +37,29 @@ def compile_kernels(kind: str, tile: int, head_dim: int, biased: bool) -> None:
   )
 
 
-def bundles(path: Path) -> int:
-  """Of the innermost loop, in a file of libtpu's last schedule."""
+def bundles(path: Path) -> list[int]:
+  """Of the innermost loop, in a file of libtpu's last schedule: for a tile seen whole, and masked.
+
+  The loop branches twice: past what is done without a mask, and past what is done with one.
+  """
   lines = path.read_text(errors='replace').splitlines()
-  return sum(bool(re.match(r'\s*(0x)?[0-9a-f]+\s+(\w\w)?\s*: >>', line)) for line in lines)
+  loop = [line for line in lines if re.match(r'\s*(0x)?[0-9a-f]+\s+(\w\w)?\s*: >>', line)]
+  branches = [number for number, line in enumerate(loop) if 'sbr.rel (' in line]
+  if len(branches) != 2:
+    return []
+  return [branches[1], len(loop) - (branches[1] - branches[0])]
 
 
-def counted(*case: str) -> tuple[int, int]:
-  """Bundles of a tile, forward and backward."""
+def counted(*case: str) -> list[int]:
+  """Bundles of a tile forward, whole and masked, and backward, whole and masked."""
   with tempfile.TemporaryDirectory() as folder:
     flags = f'--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true'
     environment = {**os.environ, 'LIBTPU_INIT_ARGS': flags}
     command = [sys.executable, __file__, '--child', *case]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     files = [p for p in Path(folder).glob('*-final_bundles.txt') if 'analysis' not in p.name]
-    loops = sorted((str(p.name).split('-', 1)[1], bundles(p)) for p in files)
-    forward, backward = (count for _, count in loops if count)
-  return forward, backward
+    of_file = {p.name.split('-', 1)[1]: bundles(p) for p in files}
+    return [count for name in sorted(of_file) for count in of_file[name]]
 
 
 def main() -> None:
@@ -67,13 +73,14 @@ def main() -> None:
     kind, *numbers = args.child
     compile_kernels(kind, *map(int, numbers[:2]), biased=numbers[2] == 'True')
     return
-  print('| chip | tile | bias | forward | backward | of 1,024 scores | |')
-  print('|---|---|---|---|---|---|---|')
+  print('| chip | tile | bias | forward | masked | backward | masked | of 1,024 scores | | | |')
+  print('|---|---|---|---|---|---|---|---|---|---|---|')
   for kind, tile in (('v4', 256), ('v5e', 512), ('v5p', 512), ('v6e', 512)):
     for biased in (True, False):
       found = counted(kind, str(tile), str(args.head_dim), str(biased))
       each = ' | '.join(f'{count * 1024 / tile**2:.1f}' for count in found)
-      print(f'| {kind} | {tile} | {"yes" if biased else "no"} | {found[0]} | {found[1]} | {each} |')
+      counts = ' | '.join(map(str, found))
+      print(f'| {kind} | {tile} | {"yes" if biased else "no"} | {counts} | {each} |')
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ PLANS = {
   'T5 XXL, v4': (XXL, 'v4-64', 256),
   'T5 XXL, v5e': (XXL, 'v5e-256', 1024),
   'T5 XXL, v5p': ((*XXL, KEEP), 'v5p-128', 128),
-  'T5 XXL, v6e': (XXL, 'v6e-64', 512),
+  'T5 XXL, v6e': (XXL, 'v6e-64', 1536),
 }
 # Two rows a chip; parameters are split over 64 chips and replicated beyond.
 WEAK = {

@@ -18,9 +18,20 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from flan_jax.models.intervals import HIDDEN, NOTHING_SEEN, tiles_seeing, tiles_seen
-from flan_jax.models.tiled_attention import KEPT
+from flan_jax.models.intervals import (
+  HIDDEN,
+  NOTHING_SEEN,
+  tiles_seeing,
+  tiles_seen,
+  tiles_seen_whole,
+)
+from flan_jax.models.tiled_attention import ATTENTION, GRADIENTS, KEPT
 from flan_jax.partitioning import platform
+
+# Rows of ones beside values: as many as registers of bfloat16 hold.
+_ONES = 16
+# Fewer keys are no slice of an array whose last dimension they are.
+_LEAST_KEYS = 128
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -54,8 +65,8 @@ def attend(
 
 
 def _forward(tile, scale, query, keys, values, start, stop, bias):
-  seen = tiles_seen(start, stop, tile, tile)
-  results = _attended(tile, scale, seen, query, keys, values, start, stop, bias)
+  bounds = tiles_seen(start, stop, tile, tile), tiles_seen_whole(start, stop, tile, tile)
+  results = _attended(tile, scale, bounds, query, keys, values, start, stop, bias)
   attended, log_sum = (checkpoint_name(x, KEPT) for x in results)
   return attended, (query, keys, values, start, stop, bias, attended, log_sum)
 
@@ -63,10 +74,11 @@ def _forward(tile, scale, query, keys, values, start, stop, bias):
 def _backward(tile, scale, residuals, gradient):
   query, keys, values, start, stop, bias, attended, log_sum = residuals
   seeing = tiles_seeing(start, stop, keys.shape[3], tile, tile)
+  bounds = seeing, tiles_seen_whole(start, stop, tile, tile)
   # By the softmax: the sum over keys of weights times their gradients, from what is shorter.
   along = jnp.sum(gradient.astype(jnp.float32) * attended, axis=2, keepdims=True)
   args = (query, keys, values, start, stop, bias, gradient, log_sum, along)
-  of_query, of_keys, of_values, *of_bias = _gradients(tile, scale, seeing, *args)
+  of_query, of_keys, of_values, *of_bias = _gradients(tile, scale, bounds, *args)
   shape = (keys.shape[0], keys.shape[1], -1, *keys.shape[2:])  # query heads that share keys
   of_keys, of_values = (
     jnp.sum(x.reshape(shape), axis=2).astype(keys.dtype) for x in (of_keys, of_values)
@@ -89,42 +101,56 @@ def bytes_needed(row: tuple[int, int], tiles: tuple[int, ...]) -> int:
   return 16 * math.prod(row) + 16 * math.prod(tiles) + 32 * math.prod(tiles[1:])
 
 
-def _attended(tile, scale, seen, query, keys, values, start, stop, bias):
+def _attended(tile, scale, bounds, query, keys, values, start, stop, bias):
   """What is attended to, and the logarithm of each softmax's sum, [batch, heads, 1, length]."""
   batch, heads, head_dim, length = query.shape
   group, memory = heads // keys.shape[1], _memory(query, keys, bias, tile)
 
-  def kernel(first, last, query, keys, values, start, stop, *rest):
-    *bias, attended, log_sum = rest
-    row, query_tile = pl.program_id(1), pl.program_id(2)
+  def kernel(first, last, whole_from, whole_to, query, keys, values, start, stop, *rest):
+    *bias, attended, log_sum, most, sums = rest
+    query_tile = pl.program_id(2)
+    here = pl.program_id(1) * pl.num_programs(2) + query_tile
+    most[...] = jnp.full_like(most, NOTHING_SEEN)
+    sums[...] = jnp.zeros_like(sums)
 
-    def one(key_tile, carry):
-      summed, most, total = carry
-      at = pl.ds(pl.multiple_of(key_tile * tile, tile), tile)
-      scores = _scores(scale, keys[0, 0, :, at], query[0, 0], bias, key_tile, query_tile)
-      scores = _mask(scores, key_tile, start[0, 0], stop[0, 0])
-      higher = jnp.maximum(most, jnp.max(scores, axis=0, keepdims=True))
-      weights, shrink = jnp.exp(scores - higher), jnp.exp(most - higher)
-      total = total * shrink + jnp.sum(weights, axis=0, keepdims=True)
-      seen = values[0, 0, :, at]
-      return summed * shrink + _product(seen, weights.astype(seen.dtype), (1, 0)), higher, total
+    def add(key_tile, masked):
+      # Products of one half of the keys overlap the exponentials of the other.
+      size = max(tile // 2, _LEAST_KEYS)
+      tile_bias = [x[0, _diagonal(x, key_tile, query_tile)] for x in bias]
+      halves = []
+      for begin in range(0, tile, size):
+        first_key = pl.multiple_of(key_tile * tile + begin, size)
+        seen = pl.ds(first_key, size)
+        its_bias = [x[begin : begin + size] for x in tile_bias]
+        scores = _scores(scale, keys[0, 0, :, seen], query[0, 0], its_bias)
+        if masked:
+          scores = _mask(scores, first_key, start[0, 0], stop[0, 0])
+        # A product with a row of ones adds the weights up.
+        ones = jnp.ones((_ONES, size), values.dtype)
+        halves.append((scores, jnp.concatenate([values[0, 0, :, seen], ones])))
+      highest, total = most[...], sums[...]
+      for scores, with_ones in halves:
+        before, highest = highest, jnp.maximum(highest, jnp.max(scores, axis=0, keepdims=True))
+        weights = jnp.exp(scores - highest).astype(with_ones.dtype)
+        total = total * jnp.exp(before - highest) + _product(with_ones, weights, (1, 0))
+      most[...], sums[...] = highest, total
 
-    nothing = (
-      jnp.zeros((head_dim, tile), jnp.float32),
-      jnp.full((1, tile), NOTHING_SEEN, jnp.float32),
-      jnp.zeros((1, tile), jnp.float32),
-    )
-    here = row * pl.num_programs(2) + query_tile
-    summed, most, total = jax.lax.fori_loop(first[here], last[here], one, nothing)
-    total = jnp.where(total == 0, 1, total)
-    attended[0, 0] = (summed / total).astype(attended.dtype)
-    log_sum[0, 0] = most + jnp.log(total)
+    @functools.partial(_loop, first[here], last[here])
+    def _(key_tile):
+      whole = (whole_from[here] <= key_tile) & (key_tile < whole_to[here])
+      _masked_unless(whole, functools.partial(add, key_tile))
+
+    of_values, of_weights = sums[:head_dim], sums[head_dim : head_dim + 1]
+    of_weights = jnp.where(of_weights == 0, 1, of_weights)
+    attended[0, 0] = (of_values / of_weights).astype(attended.dtype)
+    log_sum[0, 0] = most[...] + jnp.log(of_weights)
 
   args = (query, keys, values, _as_row(start), _as_row(stop))
   return _call(
+    ATTENTION,
     kernel,
     (heads, batch, length // tile),
-    seen,
+    bounds,
     (*args, bias),
     [
       _block(query, tile),
@@ -136,27 +162,31 @@ def _attended(tile, scale, seen, query, keys, values, start, stop, bias):
     [_block(query, tile), _block(query, tile, rows=1)],
     _cost(query, keys, products=2),
     memory,
+    [pltpu.VMEM((rows, tile), jnp.float32) for rows in (1, head_dim + _ONES)],
   )
 
 
 def _gradients(
-  tile, scale, seeing, query, keys, values, start, stop, bias, gradient, log_sum, along
+  tile, scale, bounds, query, keys, values, start, stop, bias, gradient, log_sum, along
 ):
   """Of queries, keys and values, float32 and the latter two for each query head, and of the bias.
 
   Args:
-    seeing: of intervals.tiles_seeing.
+    bounds: of intervals.tiles_seeing and intervals.tiles_seen_whole.
     gradient: by what was attended to.
     log_sum: of `_attended`.
     along: float32 [batch, heads, 1, length], the sum of `gradient` times what was attended to.
   """
-  batch, heads, head_dim, _ = query.shape
+  batch, heads, head_dim, length = query.shape
   kv_length, group = keys.shape[3], heads // keys.shape[1]
   biases, memory = int(bias is not None), _memory(query, keys, bias, tile)
 
-  def kernel(first, last, query, keys, values, start, stop, gradient, log_sum, along, *rest):
+  def kernel(first, last, whole_from, whole_to, query, keys, values, start, stop, *rest):
+    gradient, log_sum, along, *rest = rest
     bias, (of_query, of_keys, of_values, *of_bias) = rest[:biases], rest[biases:]
     row, key_tile = pl.program_id(1), pl.program_id(2)
+    of_keys[...] = jnp.zeros_like(of_keys)
+    of_values[...] = jnp.zeros_like(of_values)
 
     @pl.when(key_tile == 0)
     def _():
@@ -168,34 +198,38 @@ def _gradients(
       def _(x=x):
         x[...] = jnp.zeros_like(x)
 
-    def one(query_tile, carry):
-      by_keys, by_values = carry
+    def add(query_tile, masked):
       at = pl.ds(pl.multiple_of(query_tile * tile, tile), tile)
       queries, by_attended = query[0, 0, :, at], gradient[0, 0, :, at]
-      scores = _scores(scale, keys[0, 0], queries, bias, key_tile, query_tile)
-      scores = _mask(scores, key_tile, start[0, 0, :, at], stop[0, 0, :, at])
+      tile_bias = [x[0, _diagonal(x, key_tile, query_tile)] for x in bias]
+      scores = _scores(scale, keys[0, 0], queries, tile_bias)
+      if masked:
+        scores = _mask(scores, key_tile * tile, start[0, 0, :, at], stop[0, 0, :, at])
       weights = jnp.exp(scores - log_sum[0, 0, :, at])
       by_weights = _product(values[0, 0], by_attended, (0, 0))
       by_scores = weights * (by_weights - along[0, 0, :, at])
       for x in of_bias:
         x[0, _diagonal(x, key_tile, query_tile)] += by_scores
-      by_scores = (by_scores * scale).astype(queries.dtype)
+      by_scores = _scaled(scale, by_scores).astype(queries.dtype)
       of_query[0, 0, :, at] += _product(keys[0, 0], by_scores, (1, 0))
-      by_values += _product(by_attended, weights.astype(by_attended.dtype), (1, 1))
-      return by_keys + _product(queries, by_scores, (1, 1)), by_values
+      of_values[0, 0] += _product(by_attended, weights.astype(by_attended.dtype), (1, 1))
+      of_keys[0, 0] += _product(queries, by_scores, (1, 1))
 
-    nothing = jnp.zeros((head_dim, tile), jnp.float32)
     here = row * pl.num_programs(2) + key_tile
-    of_keys[0, 0], of_values[0, 0] = jax.lax.fori_loop(
-      first[here], last[here], one, (nothing, nothing)
-    )
+
+    @functools.partial(_loop, first[here], last[here])
+    def _(query_tile):
+      its = row * (length // tile) + query_tile
+      whole = (whole_from[its] <= key_tile) & (key_tile < whole_to[its])
+      _masked_unless(whole, functools.partial(add, query_tile))
 
   by_heads = jax.ShapeDtypeStruct((batch, heads, head_dim, kv_length), jnp.float32)
   args = (query, keys, values, _as_row(start), _as_row(stop), gradient, log_sum, along, bias)
   return _call(
+    GRADIENTS,
     kernel,
     (heads, batch, kv_length // tile),
-    seeing,
+    bounds,
     args,
     [
       _block(query),
@@ -211,12 +245,19 @@ def _gradients(
   )
 
 
-def _call(kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost, memory):
+def _call(
+  name, kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost, memory, scratch_shapes=()
+):
   """Runs a kernel for each head, row and tile; arguments and results that are None are left out."""
+  bounds = [x.ravel() for pair in bounds for x in pair]
   call = pl.pallas_call(
     kernel,
     grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=len(bounds), grid=grid, in_specs=in_specs, out_specs=out_specs
+      num_scalar_prefetch=len(bounds),
+      grid=grid,
+      in_specs=in_specs,
+      out_specs=out_specs,
+      scratch_shapes=scratch_shapes,
     ),
     out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out_shapes if x is not None],
     compiler_params=pltpu.CompilerParams(
@@ -224,8 +265,24 @@ def _call(kernel, grid, bounds, args, in_specs, out_shapes, out_specs, cost, mem
     ),
     cost_estimate=cost,
     interpret=platform() != 'tpu',
+    name=name,
   )
-  return call(*(x.ravel() for x in bounds), *(x for x in args if x is not None))
+  return call(*bounds, *(x for x in args if x is not None))
+
+
+def _loop(first, last, body):
+  """Calls `body` with each number from `first` to `last` - 1."""
+
+  def one(number, _):
+    body(number)
+
+  jax.lax.fori_loop(first, last, one, None)
+
+
+def _masked_unless(whole, add):
+  """`add(masked)`; where every query of a tile sees all of its keys, a mask costs a third more."""
+  pl.when(whole)(functools.partial(add, False))
+  pl.when(~whole)(functools.partial(add, True))
 
 
 def _block(x, tile=None, *, rows=None, group=1) -> pl.BlockSpec:
@@ -263,24 +320,14 @@ def _as_row(x):
   return x[:, None, None]
 
 
-def _scores(scale, keys, query, bias, key_tile, query_tile):
-  """float32 [keys, queries] of a tile, before the mask."""
-  scores = _product(keys, query, (0, 0))
-  if scale != 1:
-    scores *= scale
-  for x in bias:
-    scores += x[0, _diagonal(x, key_tile, query_tile)]
-  return scores
+def _scores(scale, keys, query, bias):
+  """float32 [keys, queries] of a tile, before the mask; `bias` has at most one array."""
+  return sum(bias, start=_scaled(scale, _product(keys, query, (0, 0))))
 
 
-def _diagonal(bias, key_tile, query_tile):
-  middle = bias.shape[1] // 2
-  return jnp.clip(key_tile - query_tile, -middle, middle) + middle
-
-
-def _mask(scores, key_tile, start, stop):
-  at = key_tile * scores.shape[0] + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
-  return jnp.where((at >= start) & (at < stop), scores, HIDDEN)
+def _mask(scores, first_key, start, stop):
+  key = first_key + jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
+  return jnp.where((key >= start) & (key < stop), scores, HIDDEN)
 
 
 def _product(a, b, dimensions):
@@ -290,3 +337,12 @@ def _product(a, b, dimensions):
   return jax.lax.dot_general(
     a, b, contract, preferred_element_type=jnp.float32, precision=precision
   )
+
+
+def _scaled(scale, x):
+  return x if scale == 1 else x * scale
+
+
+def _diagonal(bias, key_tile, query_tile):
+  middle = bias.shape[1] // 2
+  return jnp.clip(key_tile - query_tile, -middle, middle) + middle

@@ -34,6 +34,18 @@ def tiles_seen(
   return jnp.minimum(first, last), last
 
 
+def tiles_seen_whole(
+  start: jax.Array, stop: jax.Array, tile: int, kv_tile: int
+) -> tuple[jax.Array, jax.Array]:
+  """Of keys: the first tile that all queries of each tile see whole, and the one after the last.
+
+  int32 [batch, length] -> int32 [batch, length / tile] each.
+  """
+  shape = (len(start), -1, tile)
+  start, stop = jnp.max(start.reshape(shape), axis=2), jnp.min(stop.reshape(shape), axis=2)
+  return -(-start // kv_tile), stop // kv_tile
+
+
 def tiles_seeing(
   start: jax.Array, stop: jax.Array, kv_length: int, tile: int, kv_tile: int
 ) -> tuple[jax.Array, jax.Array]:

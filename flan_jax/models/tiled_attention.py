@@ -17,6 +17,7 @@ from flan_jax.partitioning import is_split, layout, per_device, platform, shard
 
 # A tile of keys lies -2, -1, 0, 1 or 2 tiles from one of queries, the outer two for all beyond.
 DIAGONALS = 5
+ATTENTION, GRADIENTS = 'attention', 'attention_gradients'  # names of the kernels for TPUs
 KEPT = 'tiled_attention'  # name of what the backward pass has from the forward pass
 _TILES = (512, 256, 128)
 # Padding that a larger tile may cost.

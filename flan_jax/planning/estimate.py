@@ -1,9 +1,9 @@
 """How long a compiled step takes, by arithmetic: no more than data sheets and the program's text.
 
 An operation takes what its products take at the peak, its arrays to cross the main memory, or the
-cycles that XLA's own cost model gives it, whichever is longest, and a Pallas kernel no less than
-its exponentials' share of the cycles counted of attention's; operations follow one another as XLA
-has scheduled them. A collective or a copy is hidden as far as the operations between its start
+cycles that XLA's own cost model gives it, whichever is longest, and a kernel of attention no less
+than the cycles counted of it for each score; operations follow one another as XLA has scheduled
+them. A collective or a copy is hidden as far as the operations between its start
 and its end last, and no operation hides two of them; for the rest the chip waits. OMITTED is what
 is left out.
 """
@@ -93,9 +93,15 @@ def estimate(program: hlo.Program, topology: Topology, mesh: Any) -> Estimate:
   chip = topology.chip
   peak, memory = chip.flops_per_second * PRODUCTS, chip.hbm_bytes_per_second * MEMORY
   clock = chip.cycles_per_second
-  in_kernels = chip.cycles_per_exponential / (clock * chip.cores)
+  in_kernels = {name: c / (clock * chip.cores) for name, c in chip.cycles_per_score.items()}
   lasting = [
-    max(w.flops / peak, w.bytes / memory, w.cycles / clock, w.exponentials * in_kernels) * w.count
+    w.count
+    * max(
+      w.flops / peak,
+      w.bytes / memory,
+      w.cycles / clock,
+      w.exponentials * in_kernels.get(w.kernel, 0),
+    )
     for w in program.work
   ]
   exchanges = [exchange(collective, topology, mesh) for collective in program.collectives]

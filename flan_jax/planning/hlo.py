@@ -74,6 +74,7 @@ class Work:
     bytes: of main memory.
     count: times a step.
     cycles: of the chip's clock, by XLA's own cost model; 0 where it says nothing.
+    kernel: name of a Pallas kernel, or ''.
     exponentials: of a Pallas kernel, by what it says of itself.
   """
 
@@ -81,6 +82,7 @@ class Work:
   bytes: int
   count: int
   cycles: int = 0
+  kernel: str = ''
   exponentials: int = 0
 
 
@@ -162,10 +164,11 @@ def _work_of(i: Instruction, operands: list[str], count: int, computations) -> l
   for number in numbers:
     whole = bytes_of(operands[number], main_memory=True)
     moved += min(whole, reads.get(number, whole))
-  flops, exponentials = _flops(i, operands, computations), 0
-  if i.op == 'custom-call':
-    flops, exponentials = _said('flops', i), _said('transcendentals', i)
-  return [Work(flops, moved, count, _cycles(i), exponentials)]
+  if i.op != 'custom-call':
+    return [Work(_flops(i, operands, computations), moved, count, _cycles(i))]
+  name = re.search(r'(\w+)\)*/pallas_call"', i.rest)  # inside 'jvp(' and the like
+  said = _said('flops', i), _said('transcendentals', i)
+  return [Work(said[0], moved, count, _cycles(i), name[1] if name else '', said[1])]
 
 
 def _collectives(computations, name, count, places: _Places) -> Iterator[Collective]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from flan_jax.models.tiled_attention import ATTENTION, GRADIENTS
 from flan_jax.naming import nearest, some, unknown
 
 GIB = 2**30
@@ -34,9 +35,8 @@ class Chip:
     cores: TensorCores.
     dimensions: of the torus.
     largest: chips of the largest slice.
-    cycles_per_exponential: of a TensorCore in the kernels of attention, all that is done with a
-      score besides: of the backward pass, with heads of 64, as libtpu schedules it
-      (benchmarks/kernel_cycles.py).
+    cycles_per_score: of a TensorCore in each of the kernels of attention, for all that is done with
+      a score, as libtpu schedules it for heads of 64 (benchmarks/kernel_cycles.py).
   """
 
   flops_per_second: float
@@ -48,15 +48,20 @@ class Chip:
   cores: int
   dimensions: int
   largest: int
-  cycles_per_exponential: float
+  cycles_per_score: dict[str, float]
+
+
+def _of_kernels(attention: float, attention_gradients: float) -> dict[str, float]:
+  """Cycles of a score, of those of 1,024."""
+  return {ATTENTION: attention / 1024, GRADIENTS: attention_gradients / 1024}
 
 
 CHIPS = {
   # The page of v4 gives no network; it is taken to be v5p's.
-  'v4': Chip(275e12, 1.05e9, 32 * GIB, 1.2e12, 50e9, 6.25e9, 2, 3, 4096, 12.6 / 1024),
-  'v5e': Chip(197e12, 1.5e9, 16 * GIB, 0.819e12, 50e9, 3.125e9, 1, 2, 256, 7.6 / 1024),
-  'v5p': Chip(459e12, 1.75e9, 95 * GIB, 2.765e12, 100e9, 6.25e9, 2, 3, 6144, 7.4 / 1024),
-  'v6e': Chip(918e12, 1.75e9, 32 * GIB, 1.6e12, 100e9, 12.5e9, 1, 2, 256, 5.8 / 1024),
+  'v4': Chip(275e12, 1.05e9, 32 * GIB, 1.2e12, 50e9, 6.25e9, 2, 3, 4096, _of_kernels(7.3, 10.6)),
+  'v5e': Chip(197e12, 1.5e9, 16 * GIB, 0.819e12, 50e9, 3.125e9, 1, 2, 256, _of_kernels(3.8, 7.1)),
+  'v5p': Chip(459e12, 1.75e9, 95 * GIB, 2.765e12, 100e9, 6.25e9, 2, 3, 6144, _of_kernels(3.9, 7.0)),
+  'v6e': Chip(918e12, 1.75e9, 32 * GIB, 1.6e12, 100e9, 12.5e9, 1, 2, 256, _of_kernels(3.0, 4.8)),
 }
 
 _SQUARES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))

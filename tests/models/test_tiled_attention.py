@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from flan_jax import partitioning
-from flan_jax.models import tiled_attention
+from flan_jax.models import intervals, tiled_attention
 from flan_jax.models.attention import RelativeBias, attention_mask, within_window
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.dot_product import attend
@@ -69,7 +69,7 @@ def close(ours, theirs, tolerance=1e-5):
   jax.tree.map(compare, ours, theirs)
 
 
-def compare(config, query, keys, values, mask, table, scale):
+def compare(config, query, keys, values, mask, table, scale, tolerance=1e-5):
   """Values and all gradients of both, at the queries that see something."""
   tile = tiled_attention.tile_for(config, query.shape[1], keys.shape[1])
   assert tile in (128, 256)
@@ -87,7 +87,7 @@ def compare(config, query, keys, values, mask, table, scale):
     attended, back = jax.vjp(fn, query, keys, values, table)
     return attended, back(jnp.cos(attended))
 
-  close(both(tile), both(None))
+  close(both(tile), both(None), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,20 @@ def test_packed_rows_with_a_bias(kind, length):
   table.table[...] = 3 * table.table[...]
   mask = masks(rng, segments, positions)[kind]
   compare(CONFIG, query, keys, values, mask, table, None)
+
+
+@pytest.mark.parametrize('kind', ['both ways', 'causal'])
+def test_one_long_example_whose_tiles_are_seen_whole(kind):
+  rng, length = np.random.default_rng(0), 768
+  segments, positions = jnp.ones((1, length), jnp.int32), jnp.arange(length)[None]
+  mask = masks(rng, segments, positions)[kind]
+  first, last = intervals.tiles_seen_whole(*intervals.of_mask(mask), 256, 256)
+  assert jnp.sum(last - first) == (9 if kind == 'both ways' else 3)
+  query, keys, values = jnp.asarray(rng.normal(size=(3, 1, length, 4, 16)), jnp.float32)
+  table = RelativeBias(CONFIG, nnx.Rngs(params=1), bidirectional=kind == 'both ways')
+  table.table[...] = 3 * table.table[...]
+  # Gradients of the bias are sums of 295,000 numbers in float32.
+  compare(CONFIG, query, keys, values, mask, table, None, 5e-5)
 
 
 @pytest.mark.parametrize('config', [CONFIG, DECODER], ids=['heads', 'shared keys'])

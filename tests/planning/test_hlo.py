@@ -129,12 +129,15 @@ def test_a_pallas_kernel_says_itself_what_it_computes():
 ENTRY %main (x: bf16[2,8]) -> bf16[2,8] {{
   %x = bf16[2,8]{{1,0}} parameter(0)
   %other = bf16[2,8]{{1,0}} custom-call(%x), custom_call_target="Other"
-  ROOT %k = bf16[2,8]{{1,0}} custom-call(%other), backend_config={{"a":"b","cost_estimate":{cost}}}
+  ROOT %k = bf16[2,8]{{1,0}} custom-call(%other), \
+metadata={{op_name="jit(f)/transpose(jvp(attention))/pallas_call"}}, \
+backend_config={{"a":"b","cost_estimate":{cost}}}
 }}
 """
   other, kernel = hlo.read(call).work
   assert (other.flops, other.exponentials, other.bytes) == (0, 0, 64)
   assert (kernel.flops, kernel.exponentials, kernel.bytes) == (4096, 512, 64)
+  assert (other.kernel, kernel.kernel) == ('', 'attention')
 
 
 def test_a_fused_sum_and_slice_is_a_reduce_scatter_that_nothing_hides():

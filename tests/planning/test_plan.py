@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from flan_jax import main, partitioning
+from flan_jax.models.tiled_attention import ATTENTION, GRADIENTS
 from flan_jax.planning import executable, hlo, report, search, steps, topologies
 from flan_jax.planning import plan as planner
 
@@ -207,6 +208,7 @@ def test_on_a_tpu_no_array_holds_scores_forward_or_backward(tpu_plan, remat, for
   }
   assert not [shape for shape in shapes if shape[-2:] in scores and len(shape) > 2]
   kernels = [work for work in hlo.read(text).work if work.exponentials]
+  assert {work.kernel for work in kernels} == {ATTENTION, GRADIENTS}
   # Self-attention of both stacks, and across.
   assert sum(work.count for work in kernels) == (forward + 1) * 3 * LAYERS
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from flan_jax.models.tiled_attention import ATTENTION, GRADIENTS
 from flan_jax.planning import estimate, hlo, topologies
 
 
@@ -116,11 +117,12 @@ def test_operations_take_the_longer_of_products_and_memory_and_wait_for_what_is_
   assert math.isclose(other.seconds, found.hidden)
 
 
-def test_a_kernel_takes_no_less_than_its_exponentials():
+@pytest.mark.parametrize('kernel', [ATTENTION, GRADIENTS])
+def test_a_kernel_of_attention_takes_no_less_than_its_cycles(kernel):
   topology = topologies.parse('v5p-8')
   chip, mesh = topology.chip, mesh_over(topology, fsdp=4)
-  second = round(chip.cores * chip.cycles_per_second / chip.cycles_per_exponential)
-  work = (hlo.Work(flops=1000, bytes=1000, count=3, exponentials=second),)
+  second = round(chip.cores * chip.cycles_per_second / chip.cycles_per_score[kernel])
+  work = (hlo.Work(flops=1000, bytes=1000, count=3, kernel=kernel, exponentials=second),)
   found = estimate.estimate(hlo.Program(work=work), topology, mesh)
   assert found.operations == pytest.approx(3)
 
