@@ -6,11 +6,13 @@ r"""Useful tokens per second of training on a real cache, beside the Hugging Fac
 
 Both train T5 1.1 small from scratch in float32 with Adafactor on the same token lists, from loading
 the data to the update: ours in packed rows through the loader, the Trainer in batches of examples
-grouped by length and padded to the longest. Tokens are counted without padding, EOS included; the
-first steps, which compile and warm up, are left out. Each runs in a process of its own, in turns.
+padded to the longest, drawn at random, which is its default, and once more grouped by length. Tokens
+are counted without padding, EOS included; the first steps, which compile and warm up, are left out.
+Each runs in a process of its own, in turns.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import tempfile
@@ -63,8 +65,8 @@ def run_ours(args) -> list[tuple[float, float]]:
   return timed[WARM_UP_STEPS:]
 
 
-def run_hugging_face(args) -> list[tuple[float, float]]:
-  """(seconds, useful tokens) of each step of the Trainer."""
+def run_hugging_face(args, *, sampling: str = 'random') -> list[tuple[float, float]]:
+  """(seconds, useful tokens) of each step of the Trainer; `sampling` of its examples."""
   import torch
   from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -108,7 +110,7 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
         max_steps=args.steps + WARM_UP_STEPS,
         learning_rate=1e-3,
         optim='adafactor',
-        train_sampling_strategy='group_by_length',
+        train_sampling_strategy=sampling,
         length_column_name='length',
         use_cpu=True,
         report_to=[],
@@ -129,7 +131,11 @@ def run_hugging_face(args) -> list[tuple[float, float]]:
   )
 
 
-PROGRAMS = {'flan_jax': run_ours, 'hugging_face': run_hugging_face}
+PROGRAMS = {
+  'flan_jax': run_ours,
+  'hugging_face': run_hugging_face,
+  'hugging_face_by_length': functools.partial(run_hugging_face, sampling='group_by_length'),
+}
 
 
 def main() -> None:
@@ -156,7 +162,7 @@ def main() -> None:
       found.append(measure.in_own_process(program))
   figures = {
     'work': f'{args.model}, {args.mixture}: rows of {args.inputs_length}/{args.targets_length}, '
-    f'packed, {args.rows} a step, beside {args.examples} examples by length',
+    f'packed, {args.rows} a step, beside {args.examples} examples',
     'dtype': 'float32',
     'positions': args.rows * (args.inputs_length + args.targets_length),
     'programs': {program: figures_of(found) for program, found in runs.items()},

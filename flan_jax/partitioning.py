@@ -229,15 +229,15 @@ def spec(*axes: str | None) -> PartitionSpec:
 
 
 def mesh_axes(*axes: str | None) -> tuple[str, ...]:
-  """The mesh axes over which an array with these logical axes is split."""
+  """The mesh axes over which an array with these logical axes is split; not those of size 1."""
+  sizes = dict(jax.sharding.get_abstract_mesh().shape)
   entries = [(e,) if isinstance(e, str) else e or () for e in spec(*axes)]
-  return tuple(mesh_axis for entry in entries for mesh_axis in entry)
+  return tuple(mesh_axis for entry in entries for mesh_axis in entry if sizes[mesh_axis] > 1)
 
 
 def is_split(*axes: str | None) -> bool:
   """Whether an array with these logical axes is split over several devices."""
-  sizes = dict(jax.sharding.get_abstract_mesh().shape)
-  return any(sizes[mesh_axis] > 1 for mesh_axis in mesh_axes(*axes))
+  return bool(mesh_axes(*axes))
 
 
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:

@@ -1,8 +1,9 @@
 """Attention of one row after the other, as one CPU computes it fastest.
 
 Scores of a row stay in the cache, where those of all rows would be written to memory that is new
-each time and read back. The backward pass computes them again, from the statistics of the softmax
-(FlashAttention, arXiv:2205.14135, section 3.1). Arguments are those of dot_product.attend.
+each time and read back. The backward pass has the weights of short rows from the forward pass, and
+computes those of long ones again, from the statistics of the softmax (FlashAttention,
+arXiv:2205.14135, section 3.1). Arguments are those of dot_product.attend.
 """
 
 import functools
@@ -20,7 +21,11 @@ from flan_jax.partitioning import layout, out, per_device
 # only: five eighths of the products. More parts leave out more, of products that are then slower.
 _CAUSAL_PARTS = 4
 
-_KEPT = 'row_by_row'  # name of what the backward pass has from the forward pass
+# Weights of up to so many keys times head_dim are kept, at most what the rest of a layer keeps.
+_KEPT_KEYS = 16
+
+# Names of what the backward pass has from the forward pass: of any row, and of a short one.
+_KEPT, _KEPT_WEIGHTS = 'row_by_row', 'row_by_row_weights'
 
 
 def attend_row_by_row(
@@ -56,7 +61,8 @@ def attend_row_by_row(
       attended.append(_unshare_keys(_attend(config, *shared), query.shape[2]))
     return jnp.concatenate(attended, axis=1)[0]
 
-  kept = jax.checkpoint_policies.save_only_these_names(_KEPT)
+  names = [_KEPT, _KEPT_WEIGHTS][: 2 if kv_length <= _KEPT_KEYS * query.shape[3] else 1]
+  kept = jax.checkpoint_policies.save_only_these_names(*names)
   one_row = jax.checkpoint(one_row, prevent_cse=False, policy=kept)
 
   def all_rows(bias, *rows):
@@ -101,24 +107,25 @@ def _attend(config, query, keys, values, mask, bias, scale):
 def _forward(config, query, keys, values, mask, bias, scale):
   scores = masked_scores(query, keys, mask, bias, config)
   most = jnp.max(scores, axis=-1, keepdims=True)
-  weights = jnp.exp(scores - most)
+  most = checkpoint_name(most, _KEPT)
+  weights = checkpoint_name(jnp.exp(scores - most), _KEPT_WEIGHTS)
   share = 1 / jnp.sum(weights, axis=-1, keepdims=True)
   # float32, whatever the dtype: weights are not yet divided by their sum.
   attended = weighted_sum(drop(weights, scale), values.astype(jnp.float32))
   attended = (attended * share[..., 0].transpose(0, 2, 1)[..., None]).astype(query.dtype)
-  attended, most, share = (checkpoint_name(x, _KEPT) for x in (attended, most, share))
-  return attended, (query, keys, values, mask, bias, scale, attended, most, share)
+  attended, share = (checkpoint_name(x, _KEPT) for x in (attended, share))
+  return attended, (query, keys, values, mask, bias, scale, attended, weights, share)
 
 
 def _backward(config, residuals, gradient):
-  query, keys, values, mask, bias, scale, attended, most, share = residuals
+  query, keys, values, mask, bias, scale, attended, weights, share = residuals
   gradient = gradient.astype(jnp.float32)
 
   def of_scores(query, keys, bias):
     return masked_scores(query, keys, mask, bias, config)
 
-  scores, to_arguments = jax.vjp(of_scores, query, keys, bias)
-  weights = jnp.exp(scores - most) * share
+  _, to_arguments = jax.vjp(of_scores, query, keys, bias)
+  weights = weights * share
   _, to_factors = jax.vjp(weighted_sum, drop(weights, scale), values.astype(jnp.float32))
   of_weights, of_values = to_factors(gradient)
   # By the softmax: the sum over keys of weights times their gradients, from what is shorter.
