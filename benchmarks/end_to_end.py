@@ -6,9 +6,9 @@ r"""Useful tokens per second of training on a real cache, beside the Hugging Fac
 
 Both train T5 1.1 small from scratch in float32 with Adafactor on the same token lists, from loading
 the data to the update: ours in packed rows through the loader, the Trainer in batches of examples
-padded to the longest, drawn at random, which is its default, and once more grouped by length. Tokens
-are counted without padding, EOS included; the first steps, which compile and warm up, are left out.
-Each runs in a process of its own, in turns.
+padded to the longest, drawn at random, which is its default, and once more grouped by length.
+Tokens are counted without padding, EOS included; the first steps, which compile and warm up, are
+left out. Each runs in a process of its own, in turns.
 """
 
 import argparse

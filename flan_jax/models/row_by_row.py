@@ -21,7 +21,8 @@ from flan_jax.partitioning import layout, out, per_device
 # only: five eighths of the products. More parts leave out more, of products that are then slower.
 _CAUSAL_PARTS = 4
 
-# Weights of up to so many keys times head_dim are kept, at most what the rest of a layer keeps.
+# Weights are kept of rows of up to so many keys for each number of a head, which about doubles what
+# is kept of a layer.
 _KEPT_KEYS = 16
 
 # Names of what the backward pass has from the forward pass: of any row, and of a short one.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flan_jax import partitioning
-from flan_jax.models import dot_product
+from flan_jax.models import dot_product, row_by_row
 from flan_jax.models.config import TransformerConfig
 
 ROWS, LENGTH, KV_LENGTH, HEADS, DIM = 5, 19, 23, 4, 8
@@ -56,10 +56,12 @@ def _value_and_gradients(kv_heads, *, softcap=None, causal=False, dtype=jnp.floa
   return jax.jit(jax.value_and_grad(total, (0, 1, 2, 3)))(query, key, value, bias)
 
 
+@pytest.mark.parametrize('short', [True, False])
 @pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.parametrize(('kv_heads', 'softcap'), [(4, None), (2, 3.0), (1, None)])
 @pytest.mark.usefixtures('mesh')
-def test_row_by_row_is_all_rows_at_once(monkeypatch, kv_heads, softcap, causal):
+def test_row_by_row_is_all_rows_at_once(monkeypatch, kv_heads, softcap, causal, short):
+  monkeypatch.setattr(row_by_row, '_KEPT_KEYS', KV_LENGTH / DIM if short else 0)
   whole = _value_and_gradients(kv_heads, softcap=softcap, causal=causal)
   by_row = _row_by_row(monkeypatch, kv_heads, softcap=softcap, causal=causal)
   np.testing.assert_allclose(by_row[0], whole[0], rtol=1e-4)  # a sum of 3,000 terms
