@@ -3,9 +3,11 @@
 What is in them is checkpoints.py's.
 """
 
+import concurrent.futures
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -13,6 +15,8 @@ import jax
 from flan_jax import whole_file
 
 CHECKSUMS = 'checksums.json'
+# Processors have instructions for SHA-256, which is 2.5 times as fast there.
+_NEW, _OLD = 'sha256', 'blake2b'
 
 
 class DamagedCheckpointError(ValueError):
@@ -34,11 +38,14 @@ def verify(folder: Path) -> bool:
     return False
   except ValueError as e:
     raise DamagedCheckpointError(f'{folder / CHECKSUMS} is damaged: {e}.') from e
-  for name, digest in expected.items():
-    path = folder / name
-    if not path.exists():
+  for name in expected:
+    if not (folder / name).exists():
       raise DamagedCheckpointError(f'Checkpoint {folder} has lost its file {name}.')
-    if _digest(path) != digest:
+  # Of old checkpoints they have no name of an algorithm before them.
+  algorithms = [_NEW if str(x).startswith(f'{_NEW}:') else _OLD for x in expected.values()]
+  found = _digests([folder / name for name in expected], algorithms)
+  for (name, digest), of_file in zip(expected.items(), found, strict=True):
+    if of_file != (digest if ':' in str(digest) else f'{_OLD}:{digest}'):
       raise DamagedCheckpointError(
         f'Checkpoint {folder} is damaged: {name} is not what was written.'
       )
@@ -78,7 +85,7 @@ def identity(checkpoint: str | os.PathLike) -> dict[str, str]:
 
 def _content(folder: Path) -> str:
   path = folder / CHECKSUMS
-  return _digest(path) if path.exists() else ''
+  return _digest(path, _OLD).removeprefix(f'{_OLD}:') if path.exists() else ''
 
 
 def base_folder(base: dict[str, str], of: Path) -> Path:
@@ -111,20 +118,24 @@ def write_checksums(folder: Path) -> None:
   if jax.process_index() != 0:
     return
   try:
-    digests = {
-      str(path.relative_to(folder)): _digest(path)
-      for path in sorted(folder.rglob('*'))
-      if path.is_file() and CHECKSUMS not in path.name
-    }
+    paths = [p for p in sorted(folder.rglob('*')) if p.is_file() and CHECKSUMS not in p.name]
+    names = [str(path.relative_to(folder)) for path in paths]
+    digests = dict(zip(names, _digests(paths, [_NEW] * len(paths)), strict=True))
     whole_file.write(folder / CHECKSUMS, json.dumps(digests, indent=1))
   except FileNotFoundError:
     # Retention has deleted this step meanwhile; there is nothing left to protect.
     return
 
 
-def _digest(path: Path) -> str:
+def _digests(paths: Sequence[Path], algorithms: Sequence[str]) -> list[str]:
+  """Of all files, on all cores."""
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    return list(pool.map(_digest, paths, algorithms))
+
+
+def _digest(path: Path, algorithm: str) -> str:
   with path.open('rb') as f:
-    return hashlib.file_digest(f, 'blake2b').hexdigest()[:32]
+    return f'{algorithm}:{hashlib.file_digest(f, algorithm).hexdigest()[:32]}'
 
 
 def free_name(path: Path) -> Path:

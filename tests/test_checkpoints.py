@@ -1,5 +1,6 @@
 """Checkpoints: what was saved comes back, damage is found by name, retention keeps what it says."""
 
+import hashlib
 import json
 import os
 import signal
@@ -113,6 +114,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, dama
   save(tmp_path, [2])
   with checkpoints.Checkpoints(tmp_path) as saved:
     assert saved.latest_intact() == 2
+
+
+def test_checksums_of_before_there_were_others_still_tell_damage(tmp_path):
+  save(tmp_path, [1])
+  path = tmp_path / '1' / checkpoint_files.CHECKSUMS
+  old = {
+    name: hashlib.blake2b((tmp_path / '1' / name).read_bytes()).hexdigest()[:32]
+    for name in json.loads(path.read_text())
+  }
+  path.write_text(json.dumps(old))
+  assert checkpoint_files.verify(tmp_path / '1')
+  flip_a_byte(data_file(tmp_path / '1'))
+  with pytest.raises(checkpoint_files.DamagedCheckpointError, match='not what was written'):
+    checkpoint_files.verify(tmp_path / '1')
 
 
 def test_a_checkpoint_without_checksums_is_used_only_where_no_other_is_left(tmp_path):
