@@ -280,7 +280,7 @@ def _loop(first, last, body):
 
 
 def _masked_unless(whole, add):
-  """`add(masked)`; where every query of a tile sees all of its keys, a mask costs a third more."""
+  """`add(masked)`: a mask, for tiles with a hidden score, takes up to a fifth more."""
   pl.when(whole)(functools.partial(add, False))
   pl.when(~whole)(functools.partial(add, True))
 
