@@ -48,8 +48,9 @@ def test_a_quick_run_decodes_the_same_tokens_as_the_peer(tmp_path):
 
 @pytest.mark.slow
 def test_a_step_compiled_for_a_gpu_that_is_not_there_holds_no_scores():
-  plugins = [importlib.util.find_spec(f'jax_plugins.xla_cuda{version}') for version in (12, 13)]
-  if not any(plugins):
+  plugins = importlib.util.find_spec('jax_plugins')  # a folder that the plugins share
+  folders = list(plugins.submodule_search_locations or ()) if plugins else []
+  if not any(path for folder in folders for path in Path(folder).glob('xla_cuda*')):
     pytest.skip('flan_jax[cuda] is not installed')
   command = [sys.executable, str(BENCHMARKS / 'gpu_compile.py'), '--model=t5_1_1/small', '--rows=2']
   environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
