@@ -42,10 +42,11 @@ def verify(folder: Path) -> bool:
     if not (folder / name).exists():
       raise DamagedCheckpointError(f'Checkpoint {folder} has lost its file {name}.')
   # Of old checkpoints they have no name of an algorithm before them.
-  algorithms = [_NEW if str(x).startswith(f'{_NEW}:') else _OLD for x in expected.values()]
+  digests = [x if str(x).startswith(f'{_NEW}:') else f'{_OLD}:{x}' for x in expected.values()]
+  algorithms = [digest.split(':')[0] for digest in digests]
   found = _digests([folder / name for name in expected], algorithms)
-  for (name, digest), of_file in zip(expected.items(), found, strict=True):
-    if of_file != (digest if ':' in str(digest) else f'{_OLD}:{digest}'):
+  for name, digest, of_file in zip(expected, digests, found, strict=True):
+    if of_file != digest:
       raise DamagedCheckpointError(
         f'Checkpoint {folder} is damaged: {name} is not what was written.'
       )

@@ -135,11 +135,10 @@ def _attended(tile, scale, bounds, query, keys, values, start, stop, bias):
         total = total * jnp.exp(before - highest) + _product(with_ones, weights, (1, 0))
       most[...], sums[...] = highest, total
 
-    @functools.partial(_loop, first[here], last[here])
-    def _(key_tile):
-      whole = (whole_from[here] <= key_tile) & (key_tile < whole_to[here])
-      _masked_unless(whole, functools.partial(add, key_tile))
+    def seen_whole(key_tile):
+      return (whole_from[here] <= key_tile) & (key_tile < whole_to[here])
 
+    _for_tiles(first[here], last[here], seen_whole, add)
     of_values, of_weights = sums[:head_dim], sums[head_dim : head_dim + 1]
     of_weights = jnp.where(of_weights == 0, 1, of_weights)
     attended[0, 0] = (of_values / of_weights).astype(attended.dtype)
@@ -217,11 +216,11 @@ def _gradients(
 
     here = row * pl.num_programs(2) + key_tile
 
-    @functools.partial(_loop, first[here], last[here])
-    def _(query_tile):
+    def sees_whole(query_tile):
       its = row * (length // tile) + query_tile
-      whole = (whole_from[its] <= key_tile) & (key_tile < whole_to[its])
-      _masked_unless(whole, functools.partial(add, query_tile))
+      return (whole_from[its] <= key_tile) & (key_tile < whole_to[its])
+
+    _for_tiles(first[here], last[here], sees_whole, add)
 
   by_heads = jax.ShapeDtypeStruct((batch, heads, head_dim, kv_length), jnp.float32)
   args = (query, keys, values, _as_row(start), _as_row(stop), gradient, log_sum, along, bias)
@@ -270,19 +269,15 @@ def _call(
   return call(*bounds, *(x for x in args if x is not None))
 
 
-def _loop(first, last, body):
-  """Calls `body` with each number from `first` to `last` - 1."""
+def _for_tiles(first, last, is_whole, add):
+  """`add(tile, masked)` from `first` to `last` - 1; a mask takes up to a fifth more of a tile."""
 
-  def one(number, _):
-    body(number)
+  def one(tile, _):
+    whole = is_whole(tile)
+    pl.when(whole)(functools.partial(add, tile, False))
+    pl.when(~whole)(functools.partial(add, tile, True))
 
   jax.lax.fori_loop(first, last, one, None)
-
-
-def _masked_unless(whole, add):
-  """`add(masked)`: a mask, for tiles with a hidden score, takes up to a fifth more."""
-  pl.when(whole)(functools.partial(add, False))
-  pl.when(~whole)(functools.partial(add, True))
 
 
 def _block(x, tile=None, *, rows=None, group=1) -> pl.BlockSpec:

@@ -62,7 +62,8 @@ def attend_row_by_row(
       attended.append(_unshare_keys(_attend(config, *shared), query.shape[2]))
     return jnp.concatenate(attended, axis=1)[0]
 
-  names = [_KEPT, _KEPT_WEIGHTS][: 2 if kv_length <= _KEPT_KEYS * query.shape[3] else 1]
+  short = kv_length <= _KEPT_KEYS * query.shape[3]
+  names = (_KEPT, _KEPT_WEIGHTS) if short else (_KEPT,)
   kept = jax.checkpoint_policies.save_only_these_names(*names)
   one_row = jax.checkpoint(one_row, prevent_cse=False, policy=kept)
 

@@ -3,9 +3,8 @@
 An operation takes what its products take at the peak, its arrays to cross the main memory, or the
 cycles that XLA's own cost model gives it, whichever is longest, and a kernel of attention no less
 than the cycles counted of it for each score; operations follow one another as XLA has scheduled
-them. A collective or a copy is hidden as far as the operations between its start
-and its end last, and no operation hides two of them; for the rest the chip waits. OMITTED is what
-is left out.
+them. A collective or a copy is hidden as far as the operations between its start and its end last,
+and no operation hides two of them; for the rest the chip waits. OMITTED is what is left out.
 """
 
 import dataclasses

@@ -167,8 +167,8 @@ def _work_of(i: Instruction, operands: list[str], count: int, computations) -> l
   if i.op != 'custom-call':
     return [Work(_flops(i, operands, computations), moved, count, _cycles(i))]
   name = re.search(r'(\w+)\)*/pallas_call"', i.rest)  # inside 'jvp(' and the like
-  said = _said('flops', i), _said('transcendentals', i)
-  return [Work(said[0], moved, count, _cycles(i), name[1] if name else '', said[1])]
+  flops, exponentials = _said('flops', i), _said('transcendentals', i)
+  return [Work(flops, moved, count, _cycles(i), name[1] if name else '', exponentials)]
 
 
 def _collectives(computations, name, count, places: _Places) -> Iterator[Collective]:
