@@ -20,6 +20,7 @@ import sys
 import types
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +38,75 @@ _KNOWN = {'flan_jax', 'jax', 'numpy', 'optax', 'builtins', 'math'}
 _FLAGS = ('JAX_', 'XLA_', 'LIBTPU_', 'TPU_', 'CUDA_', 'NVIDIA_', 'TF_')  # of the environment
 
 
+# (state, batch) -> (next state, metrics by name).
+Step = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
+
+
 class UndescribableError(TypeError):
   """A value whose meaning cannot be told from what it holds."""
 
 
+class KeptSteps:
+  """The compiled steps in a folder.
+
+  Attributes:
+    folder: Need not exist yet.
+  """
+
+  def __init__(self, folder: Path):
+    self.folder = folder
+    self._ahead: tuple[Path, Future] | None = None
+
+  def load_ahead(self) -> None:
+    """Begins to load the step that was used last, while the caller imports what is to call it.
+
+    That starts JAX's back end: for a process that is alone.
+    """
+    with contextlib.suppress(OSError, ValueError):  # ValueError: there is none
+      last = max(self.folder.glob('*.kept'), key=lambda path: path.stat().st_mtime_ns)
+      executor = ThreadPoolExecutor(1)
+      self._ahead = last, executor.submit(_load, last)
+      executor.shutdown(wait=False)
+
+  def find(self, path: Path, state: Any, batch: Any) -> Step | None:
+    """The step that was written to `path`, if it is there and whole."""
+    try:
+      if self._ahead and self._ahead[0] == path:
+        loaded = self._ahead[1].result()
+      else:
+        loaded = _load(path)
+    except Exception as e:  # whatever a back end raises: it can be compiled again
+      print(f'The compiled step {path} cannot be loaded ({e}); it is compiled anew.')
+      return None
+    if not loaded:
+      return None
+    with contextlib.suppress(OSError):
+      os.utime(path)
+    flat, metrics = loaded
+    results = jax.tree.structure((state, dict.fromkeys(metrics, 0)))
+    return lambda state, batch: jax.tree.unflatten(results, flat(*jax.tree.leaves((state, batch))))
+
+
 def compile_step(
-  step: Callable,
+  step: Step,
   state: Any,
   batch: Any,
   options: Mapping[str, Any],
   *,
-  folder: Path | None,
+  kept: KeptSteps | None,
   before: Callable[[], Any] = lambda: None,
-) -> jax.stages.Compiled:
+) -> Step:
   """What `jax.jit(step, donate_argnums=0)` compiles to, perhaps in an earlier process.
 
   Args:
-    step: (state, batch) -> (next state, metrics by name).
+    step: to be jitted.
     state, batch: what it begins with, or its shapes, dtypes and shardings.
     options: XLA's, see `compiling.compiler_options`.
-    folder: where it is kept; None, and in a run of several processes, nowhere.
+    kept: where it is kept; None, and in a run of several processes, nowhere.
     before: called before what takes long, where nothing is found; may raise.
   """
-  path = folder and _path(folder, step, (state, batch), options)
-  found = path and _load(path, state, batch)
-  if found:
+  path = _path(kept.folder, step, (state, batch), options) if kept else None
+  if kept and path and (found := kept.find(path, state, batch)):
     return found
   before()
   if path and jax.default_backend() == 'cpu':
@@ -71,7 +116,7 @@ def compile_step(
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=dict(options))
   if path:
-    _keep(path, compiled)
+    _keep(path, compiled, _devices(state))
   return compiled
 
 
@@ -94,6 +139,7 @@ def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
     str(structure),
     [(x.shape, str(x.dtype), x.weak_type, repr(x.sharding)) for x in arrays],
     (repr(mesh), [(d.id, d.process_index, d.device_kind) for d in jax.devices()]),
+    [d.id for d in _devices(args)],
     (jax.devices()[0].client.platform_version, _processor()),
     sorted((name, repr(value)) for name, value in jax.config.values.items()),
     sorted((name, x) for name, x in os.environ.items() if name.startswith(_FLAGS)),
@@ -201,8 +247,11 @@ def _path(folder, step, args, options) -> Path | None:
     return None
 
 
-def _load(path, state, batch) -> jax.stages.Compiled | None:
-  """The step that `_keep` wrote, if it is there and whole."""
+def _load(path: Path) -> tuple[jax.stages.Compiled, list[str]] | None:
+  """What `_keep` wrote, if it is there and whole: the step of flat arguments, names of metrics.
+
+  Whatever the back end raises of an executable that it does not know goes through.
+  """
   try:
     data = path.read_bytes()
   except OSError:
@@ -210,15 +259,13 @@ def _load(path, state, batch) -> jax.stages.Compiled | None:
   if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
     return None
   kept = pickle.loads(zlib.decompress(data[_DIGEST:]))
-  results = (state, dict.fromkeys(kept['metrics'], 0))
-  in_tree, out_tree = map(jax.tree.structure, (((state, batch), {}), results))
-  try:
-    return serialize_executable.deserialize_and_load(
-      kept['executable'], in_tree, out_tree, execution_devices=_devices(state)
-    )
-  except Exception as e:  # whatever a back end raises: it can be compiled again
-    print(f'The compiled step {path} cannot be loaded ({e}); it is compiled anew.')
-    return None
+  arguments, results = (tuple(range(kept[name])) for name in ('arguments', 'results'))
+  in_tree, out_tree = map(jax.tree.structure, ((arguments, {}), results))
+  by_id = {device.id: device for device in jax.devices()}
+  devices = [by_id[i] for i in kept['devices']]
+  load = serialize_executable.deserialize_and_load
+  flat = load(kept['executable'], in_tree, out_tree, execution_devices=devices)
+  return flat, kept['metrics']
 
 
 def _under_a_new_name(step: Callable) -> Callable:
@@ -231,21 +278,24 @@ def _under_a_new_name(step: Callable) -> Callable:
   return renamed
 
 
-def _devices(state) -> list:
-  """Of the mesh that the state lies on, in its order."""
-  shardings = [x.sharding for x in jax.tree.leaves(state)]
+def _devices(arrays) -> list:
+  """Of the mesh that they lie on, in its order."""
+  shardings = [x.sharding for x in jax.tree.leaves(arrays)]
   widest = max(shardings, key=lambda sharding: len(sharding.device_set))
   mesh = getattr(widest, 'mesh', None)
   return list(widest.device_set) if mesh is None else list(mesh.devices.flat)
 
 
-def _keep(path, compiled) -> None:
+def _keep(path, compiled, devices) -> None:
   try:
     executable, _, _ = serialize_executable.serialize(compiled)
   except (ValueError, NotImplementedError):
     return  # of a back end that has no serialisation
-  _, metrics = jax.tree.unflatten(compiled.out_tree, range(compiled.out_tree.num_leaves))
-  kept = zlib.compress(pickle.dumps({'executable': executable, 'metrics': list(metrics)}), 1)
+  results = compiled.out_tree.num_leaves
+  _, metrics = jax.tree.unflatten(compiled.out_tree, range(results))
+  facts = {'arguments': compiled.in_tree.num_leaves, 'results': results, 'metrics': list(metrics)}
+  facts['devices'] = [device.id for device in devices]
+  kept = zlib.compress(pickle.dumps({'executable': executable, **facts}), 1)
   with contextlib.suppress(OSError):  # as JAX's cache: a full disk ends a run elsewhere
     path.parent.mkdir(parents=True, exist_ok=True)
     whole_file.write(path, hashlib.sha256(kept).digest() + kept)

@@ -315,8 +315,8 @@ def console(argv: Sequence[str] | None = None) -> int:
       return programs.version()
     if args.verb == 'train':
       with preemption.Notices(leave=True) as notices:
-        run = load_run(args.gin_file, _bindings(args, bindings), _paths(args))
-        return programs_train.train(args, run, notices)
+        settings = args.gin_file, _bindings(args, bindings), _paths(args)
+        return programs_train.train(args, lambda: load_run(*settings), notices)
     if args.verb == 'plan':
       run = load_run(args.gin_file, _bindings(args, bindings), _paths(args))
       return programs.plan(args, run)

@@ -159,7 +159,8 @@ class Throughput:
 
   def __init__(self, flops_per_step: float):
     self._flops_per_step = flops_per_step
-    self._peak, self.peak_source = peak_flops_per_second()
+    # Asked for at the first reading: a start has better to do than to be measured.
+    self._peak, self.peak_source = 0.0, ''
     self._start, self._paused = time.perf_counter(), 0.0
     self._steps, self._tokens = 0, 0.0
 
@@ -180,6 +181,8 @@ class Throughput:
     now = time.perf_counter()
     seconds = max(now - self._start - self._paused, 1e-9)
     reached = self._steps * self._flops_per_step / seconds
+    if not self._peak:
+      self._peak, self.peak_source = peak_flops_per_second()
     if self.peak_source.startswith(_MEASURED):  # perhaps while others used the machine
       self._peak = max(self._peak, reached)
     rates = {
@@ -187,7 +190,7 @@ class Throughput:
       'steps_per_second': self._steps / seconds,
       'mfu': reached / self._peak,
     }
-    self._start, self._paused, self._steps, self._tokens = now, 0.0, 0, 0.0
+    self._start, self._paused, self._steps, self._tokens = time.perf_counter(), 0.0, 0, 0.0
     return rates
 
 

@@ -1,35 +1,58 @@
 """What `flan-jax train` does, alone or as one of several processes."""
 
+import contextlib
+import gc
 import json
 import os
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flan_jax import whole_file
+from flan_jax import host_memory, whole_file
 
 
-def train(args: Namespace, resolved, notices) -> int:
-  """Trains with the configuration that main.py resolved; writes the report at the end."""
-  from flan_jax import goodput, host_memory, multihost
-  from flan_jax import train as trainer
-  from flan_jax.data import cache
-  from flan_jax.evaluation import evaluator
+def train(args: Namespace, resolve: Callable, notices) -> int:
+  """Trains with the configuration that `resolve` reads; writes the report at the end.
 
+  Args:
+    args: Of the command line.
+    resolve: Imports what gin files name and returns a main.Resolved.
+    notices: preemption.Notices, from before anything was imported.
+  """
   if args.dry_run:
-    _print_settings(resolved, defaults=True)
+    _print_settings(resolve(), defaults=True)
     return 0
   host_memory.keep_freed()
-  run, workdir = resolved.run, Path(args.workdir)
-  first = _join_processes(args, resolved, notices)
+  workdir = Path(args.workdir)
+  with _uncollected():
+    from flan_jax import multihost
+
+    cluster = multihost.find_cluster(
+      args.coordinator_address,
+      args.process_count,
+      args.process_id,
+      timeout=args.initialization_timeout,
+    )
+    programs = _keep_compilations(workdir)
+    if programs and not cluster:
+      programs.load_ahead()
+    resolved = resolve()
+    from flan_jax import goodput
+    from flan_jax import train as trainer
+    from flan_jax.data import cache
+
+  run = resolved.run
+  first = _join_processes(args, cluster, resolved, notices)
   if first:
     _print_settings(resolved)
     _write_settings(resolved, workdir)
-  programs = _keep_compilations(workdir)
   vocabulary = cache.cache_vocabulary(run.train.data.cache_dir)
   if first:
     vocabulary.save(workdir / 'vocabulary')
 
   def evaluate(model, step):
+    from flan_jax.evaluation import evaluator
+
     result = evaluator.evaluate(
       model,
       run.evaluation,
@@ -64,7 +87,21 @@ def train(args: Namespace, resolved, notices) -> int:
   return 0
 
 
-def _join_processes(args: Namespace, resolved, notices) -> bool:
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+  """Leaves the collector of garbage out while modules are imported.
+
+  They make a quarter of a million objects that stay, and it would look through them 260 times.
+  """
+  gc.disable()
+  try:
+    yield
+  finally:
+    gc.freeze()
+    gc.enable()
+
+
+def _join_processes(args: Namespace, cluster, resolved, notices) -> bool:
   """Makes one program of all processes; returns whether this is the first of them."""
   import jax
 
@@ -73,12 +110,6 @@ def _join_processes(args: Namespace, resolved, notices) -> bool:
 
   if args.gce_notices:
     preemption.watch_metadata_server(notices)
-  cluster = multihost.find_cluster(
-    args.coordinator_address,
-    args.process_count,
-    args.process_id,
-    timeout=args.initialization_timeout,
-  )
   if cluster:
     # Where the cache lies may differ between hosts; what is in it may not.
     settings = {
@@ -99,14 +130,16 @@ def _join_processes(args: Namespace, resolved, notices) -> bool:
   return jax.process_index() == 0
 
 
-def _keep_compilations(workdir: Path) -> Path | None:
+def _keep_compilations(workdir: Path):
   """Keeps what JAX compiles, however small or fast, so that the run starts again at once.
 
   Returns:
-    Where: FLAN_JAX_COMPILATION_CACHE_DIR, or in the workdir; None where JAX_COMPILATION_CACHE_DIR
-    is set, which is left alone.
+    kept_step.KeptSteps in FLAN_JAX_COMPILATION_CACHE_DIR, or in the workdir; None where
+    JAX_COMPILATION_CACHE_DIR is set, which is left alone.
   """
   import jax
+
+  from flan_jax import kept_step
 
   if getattr(jax.config, 'jax_compilation_cache_dir', None) is not None:
     return None
@@ -115,7 +148,7 @@ def _keep_compilations(workdir: Path) -> Path | None:
   # By default only what took a second to compile is kept, and a start compiles many small programs.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-  return folder
+  return kept_step.KeptSteps(folder)
 
 
 def _print_settings(resolved, *, defaults: bool = False) -> None:

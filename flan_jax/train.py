@@ -28,7 +28,7 @@ from flan_jax.data import layouts
 from flan_jax.data import loader as loader_lib
 from flan_jax.data import mixture as mixture_lib
 from flan_jax.goodput import Stopwatch
-from flan_jax.kept_step import compile_step
+from flan_jax.kept_step import KeptSteps, compile_step
 from flan_jax.models import transformer
 from flan_jax.models.config import DTYPES, TransformerConfig, train_step_flops
 from flan_jax.naming import unknown
@@ -230,7 +230,7 @@ def train(
   *,
   evaluate: Evaluate | None = None,
   notices: preemption.Notices | None = None,
-  programs: Path | None = None,
+  programs: KeptSteps | None = None,
 ) -> TrainState:
   """Trains, or goes on where the last checkpoint in `workdir` stands; returns the last state.
 
@@ -386,7 +386,7 @@ def _compile(config, mesh, state, loader, programs, accepted):
   batch = state_lib.abstract_batch(layouts.one_row(loader.layout), config.data.batch_rows, sharding)
   options = compiler_options(mesh)
   with partitioning.use_mesh(mesh, config.mesh.rules):  # each thread has its own
-    compiled = compile_step(step, state, batch, options, folder=programs, before=before)
+    compiled = compile_step(step, state, batch, options, kept=programs, before=before)
   step_fn = computed_twice(compiled, config.guard.recompute_every_steps)
   return step_fn, time.perf_counter() - start
 

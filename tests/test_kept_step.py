@@ -54,7 +54,8 @@ def run(folder, rate=0.5, options=None):
   """Compiles, runs one step, and returns its results and whether it was traced."""
   traced.clear()
   step = functools.partial(train_step, settings=Settings(rate))
-  compiled = kept_step.compile_step(step, *arguments(), options or {}, folder=folder)
+  kept = folder and kept_step.KeptSteps(folder)
+  compiled = kept_step.compile_step(step, *arguments(), options or {}, kept=kept)
   state, metrics = compiled(*arguments())
   return np.asarray(state), {k: float(v) for k, v in metrics.items()}, bool(traced)
 
@@ -69,6 +70,60 @@ def test_the_same_step_is_found_and_another_is_not(tmp_path):
   assert new and other[0] == -0.25
   assert run(tmp_path / 'programs', options={'xla_backend_optimization_level': '1'})[2]
   assert run(None)[2]
+
+
+@pytest.fixture
+def loads(monkeypatch):
+  """The names of the files that are loaded."""
+  load, names = kept_step._load, []
+
+  def named(path):
+    names.append(path.name)
+    return load(path)
+
+  monkeypatch.setattr(kept_step, '_load', named)
+  return names
+
+
+def run_ahead(folder, rate=0.5, args=None):
+  """Whether a step was traced that a process may have begun to load before it knew its name."""
+  traced.clear()
+  kept = kept_step.KeptSteps(folder)
+  kept.load_ahead()
+  args = args or arguments()
+  step = functools.partial(train_step, settings=Settings(rate))
+  state, _ = kept_step.compile_step(step, *args, {}, kept=kept)(*args)
+  np.testing.assert_array_equal(state, np.arange(4.0) - rate)
+  return bool(traced)
+
+
+def test_the_step_used_last_is_loaded_before_it_is_asked_for(tmp_path, loads):
+  assert run_ahead(tmp_path / 'none yet')
+  run(tmp_path, rate=0.5)
+  (half,) = (path.name for path in tmp_path.glob('*.kept'))
+  run(tmp_path, rate=0.25)
+  (quarter,) = (path.name for path in tmp_path.glob('*.kept') if path.name != half)
+  for rate, loaded in ((0.25, [quarter]), (0.5, [quarter, half]), (0.5, [half])):
+    loads.clear()
+    assert not run_ahead(tmp_path, rate)
+    assert loads == loaded
+
+
+def test_a_step_of_another_device_is_loaded_for_that(tmp_path, loads):
+  def on_another():
+    return jax.device_put(arguments(), jax.devices()[1])
+
+  assert run_ahead(tmp_path, args=on_another())
+  loads.clear()
+  assert not run_ahead(tmp_path, args=on_another()) and len(loads) == 1
+
+
+def test_a_damaged_step_that_was_loaded_ahead_is_compiled_anew(tmp_path):
+  run(tmp_path)
+  (path,) = tmp_path.glob('*.kept')
+  path.write_bytes(path.read_bytes()[:-1])
+  assert run_ahead(tmp_path)
+  assert not run_ahead(tmp_path)
 
 
 def test_what_is_cut_short_or_changed_is_compiled_anew(tmp_path):
@@ -86,7 +141,8 @@ def test_what_is_cut_short_or_changed_is_compiled_anew(tmp_path):
 def test_what_a_back_end_cannot_load_is_compiled_anew(tmp_path, capsys):
   run(tmp_path)
   (path,) = tmp_path.glob('*.kept')
-  kept = zlib.compress(pickle.dumps({'executable': b'of another release', 'metrics': ['loss']}))
+  facts = pickle.loads(zlib.decompress(path.read_bytes()[32:]))
+  kept = zlib.compress(pickle.dumps(facts | {'executable': b'of another release'}))
   path.write_bytes(hashlib.sha256(kept).digest() + kept)
   assert run(tmp_path)[2] and str(path) in capsys.readouterr().out
   assert not run(tmp_path)[2]
@@ -147,7 +203,7 @@ def test_a_step_that_cannot_be_described_is_traced_each_time(tmp_path):
     traced.clear()
     settings = Settings(0.5, Opaque())
     step = functools.partial(train_step, settings=settings)
-    kept_step.compile_step(step, *arguments(), {}, folder=tmp_path)
+    kept_step.compile_step(step, *arguments(), {}, kept=kept_step.KeptSteps(tmp_path))
     assert traced
   assert not list(tmp_path.glob('*.kept'))
 
@@ -158,8 +214,9 @@ def test_a_step_out_of_the_cache_of_jax_runs_at_the_next_start(tmp_path):
     kept._KNOWN.add('users')
     jax.config.update('jax_compilation_cache_dir', {str(tmp_path / 'compiled')!r})
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    folder = kept.KeptSteps(pathlib.Path({str(tmp_path)!r}))
     args = jnp.ones((4, 4)), {{'x': jnp.ones((4, 4))}}
-    step = kept.compile_step(users.step, *args, {{}}, folder=pathlib.Path({str(tmp_path)!r}))
+    step = kept.compile_step(users.step, *args, {{}}, kept=folder)
     print(float(step(*args)[1]['loss']))
   """
   module = tmp_path / 'users.py'

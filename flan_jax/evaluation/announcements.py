@@ -5,6 +5,7 @@ LaTeX around it. What is announced is read by extraction.py.
 """
 
 import dataclasses
+import functools
 import re
 import unicodedata
 
@@ -94,13 +95,26 @@ def _compile(*patterns: str) -> re.Pattern[str]:
   return re.compile(unicodedata.normalize('NFKC', '|'.join(patterns)), re.IGNORECASE | re.MULTILINE)
 
 
-_ANSWER = _compile(
-  r'(?P<boxed>\\boxed ?\{)', *(f'(?P<{name}>{lang.answer})' for name, lang in LANGUAGES.items())
-)
-_QUESTION = _compile(
-  rf'^[ \t#]{{0,9}}(?:{"|".join(lang.question for lang in LANGUAGES.values())})(?: ?\d{{1,3}})? ?:'
-)
-_HEADING = _compile(*(lang.heading for lang in LANGUAGES.values() if lang.heading))
+# The expressions of all languages, compiled when a text is read: 0.1 s of a start that reads none.
+
+
+@functools.cache
+def _answer() -> re.Pattern[str]:
+  named = (f'(?P<{name}>{lang.answer})' for name, lang in LANGUAGES.items())
+  return _compile(r'(?P<boxed>\\boxed ?\{)', *named)
+
+
+@functools.cache
+def _question() -> re.Pattern[str]:
+  words = '|'.join(lang.question for lang in LANGUAGES.values())
+  return _compile(rf'^[ \t#]{{0,9}}(?:{words})(?: ?\d{{1,3}})? ?:')
+
+
+@functools.cache
+def _heading() -> re.Pattern[str]:
+  return _compile(*(lang.heading for lang in LANGUAGES.values() if lang.heading))
+
+
 # An echo of the 'A:' that ended the prompt, unless an option follows: 'A: Paris' picks one.
 _ECHO = re.compile(r'(?:\s{0,9}A:(?=\s{0,9}(?:[Ll]et\b|\(?[A-Z]\b)))+')
 _BOLD = re.compile(r'(?<!\d)\*\*|\*\*(?!\d)|(?<!\w)__|__(?!\w)')  # 2**3 is a power
@@ -157,8 +171,8 @@ def body(text: str) -> str:
   if '\\' in text or '{,}' in text:
     for pattern, plain in _LATEX:
       text = pattern.sub(plain, text)
-  text = _after_echo(_HEADING.sub('', text))
-  for match in _QUESTION.finditer(text):
+  text = _after_echo(_heading().sub('', text))
+  for match in _question().finditer(text):
     if match.start():  # the question that is answered may be repeated before its answer
       return text[: match.start()].rstrip()
   return text
@@ -167,7 +181,7 @@ def body(text: str) -> str:
 def announcements(text: str) -> list[Announcement]:
   """Return what is announced as an answer in a `body`, in its order, where anything follows."""
   found = []
-  matches = list(_ANSWER.finditer(text))
+  matches = list(_answer().finditer(text))
   ends = [*(match.start() for match in matches), len(text)][1:]
   for match, end in zip(matches, ends, strict=True):
     if match['boxed']:
