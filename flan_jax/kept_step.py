@@ -140,10 +140,9 @@ def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
     [(x.shape, str(x.dtype), x.weak_type, repr(x.sharding)) for x in arrays],
     (repr(mesh), [(d.id, d.process_index, d.device_kind) for d in jax.devices()]),
     [d.id for d in _devices(args)],
-    (jax.devices()[0].client.platform_version, _processor()),
     sorted((name, repr(value)) for name, value in jax.config.values.items()),
     sorted((name, x) for name, x in os.environ.items() if name.startswith(_FLAGS)),
-    (sys.version, _files(), _installed()),
+    (_maker(), _files()),
   )
   return hashlib.sha256(repr(described).encode()).hexdigest()
 
@@ -221,6 +220,13 @@ def _files() -> list[tuple]:
   return found
 
 
+def _maker() -> str:
+  """What can run a compiled step: Python, packages, back end and processor, as one number."""
+  client = jax.devices()[0].client
+  made_by = sys.version, _installed(), client.platform, client.platform_version, _processor()
+  return hashlib.sha256(repr(made_by).encode()).hexdigest()
+
+
 def _installed() -> list[tuple]:
   """Each installed package with its version and the time it was installed."""
   folders = {Path(x) for x in sys.path if x.endswith('-packages')}
@@ -259,6 +265,8 @@ def _load(path: Path) -> tuple[jax.stages.Compiled, list[str]] | None:
   if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
     return None
   kept = pickle.loads(zlib.decompress(data[_DIGEST:]))
+  if kept['maker'] != _maker():  # the folder may be shared, or older than a package
+    return None
   arguments, results = (tuple(range(kept[name])) for name in ('arguments', 'results'))
   in_tree, out_tree = map(jax.tree.structure, ((arguments, {}), results))
   by_id = {device.id: device for device in jax.devices()}
@@ -294,7 +302,7 @@ def _keep(path, compiled, devices) -> None:
   results = compiled.out_tree.num_leaves
   _, metrics = jax.tree.unflatten(compiled.out_tree, range(results))
   facts = {'arguments': compiled.in_tree.num_leaves, 'results': results, 'metrics': list(metrics)}
-  facts['devices'] = [device.id for device in devices]
+  facts |= {'maker': _maker(), 'devices': [device.id for device in devices]}
   kept = zlib.compress(pickle.dumps({'executable': executable, **facts}), 1)
   with contextlib.suppress(OSError):  # as JAX's cache: a full disk ends a run elsewhere
     path.parent.mkdir(parents=True, exist_ok=True)

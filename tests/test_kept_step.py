@@ -138,14 +138,28 @@ def test_what_is_cut_short_or_changed_is_compiled_anew(tmp_path):
   assert not run(tmp_path)[2]
 
 
+def change(path, **facts):
+  """Writes other facts into the file of a step."""
+  kept = pickle.loads(zlib.decompress(path.read_bytes()[32:]))
+  assert facts.keys() <= kept.keys()
+  data = zlib.compress(pickle.dumps(kept | facts))
+  path.write_bytes(hashlib.sha256(data).digest() + data)
+
+
 def test_what_a_back_end_cannot_load_is_compiled_anew(tmp_path, capsys):
   run(tmp_path)
   (path,) = tmp_path.glob('*.kept')
-  facts = pickle.loads(zlib.decompress(path.read_bytes()[32:]))
-  kept = zlib.compress(pickle.dumps(facts | {'executable': b'of another release'}))
-  path.write_bytes(hashlib.sha256(kept).digest() + kept)
+  change(path, executable=b'of another release')
   assert run(tmp_path)[2] and str(path) in capsys.readouterr().out
   assert not run(tmp_path)[2]
+
+
+def test_what_another_release_or_machine_compiled_is_not_even_loaded(tmp_path, capsys):
+  run(tmp_path)
+  (path,) = tmp_path.glob('*.kept')
+  change(path, executable=b'', maker='another')
+  assert run_ahead(tmp_path) and not capsys.readouterr().out
+  assert not run_ahead(tmp_path)
 
 
 def test_a_disk_that_refuses_costs_nothing_but_the_next_start(tmp_path):

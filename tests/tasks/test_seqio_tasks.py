@@ -114,6 +114,7 @@ def test_the_vocabulary_follows_the_choice_made_after_registration(sums, shared)
   assert vocabulary.decode_tf(vocabulary.encode_tf('a small test')).numpy() == b'a small test'
 
 
+@pytest.mark.slow
 def test_mixtures_of_them_go_through_seqio_s_packing_converter(sums, hostile):
   import seqio
 
