@@ -220,6 +220,7 @@ def _files() -> list[tuple]:
   return found
 
 
+@functools.cache
 def _maker() -> str:
   """What can run a compiled step: Python, packages, back end and processor, as one number."""
   client = jax.devices()[0].client

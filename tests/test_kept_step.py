@@ -8,8 +8,10 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import textwrap
 import zlib
+from pathlib import Path
 
 import gin
 import jax
@@ -44,6 +46,17 @@ def train_step(state, batch, *, settings):
 @pytest.fixture(autouse=True)
 def functions_of_tests_are_known(monkeypatch):
   monkeypatch.setattr(kept_step, '_KNOWN', {*kept_step._KNOWN, __name__.split('.')[0]})
+
+
+@pytest.fixture(autouse=True, scope='module')
+def all_is_imported():
+  """The first compilation of a process imports modules, and a step is found by all that are."""
+  with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    patch.setattr(kept_step, '_KNOWN', {*kept_step._KNOWN, __name__.split('.')[0]})
+    for again in range(3):
+      run(Path(folder))
+      run_ahead(Path(folder, str(again)))
+      run_ahead(Path(folder))
 
 
 def arguments():

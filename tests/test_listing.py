@@ -123,7 +123,7 @@ def test_recipes_are_those_of_recipes_and_runs(listed):
   assert recipes[0]['header'] == 'First recipe.\nHardware: none. Not yet run.'
 
 
-@pytest.mark.parametrize('kind', ['models', 'recipes', 'all'])
+@pytest.mark.parametrize('kind', ['tasks', 'mixtures', 'models', 'recipes', 'all'])
 def test_json_is_the_whole_list_and_nothing_else(listed, kind):
   things, text = listed(kind, as_json=True)
   assert json.loads(text) == things
