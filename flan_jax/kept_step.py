@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jax
@@ -56,6 +57,7 @@ class KeptSteps:
   def __init__(self, folder: Path):
     self.folder = folder
     self._ahead: tuple[Path, Future] | None = None
+    self._writing: Thread | None = None
 
   def load_ahead(self) -> None:
     """Begins to load the step that was used last, while the caller imports what is to call it.
@@ -86,6 +88,16 @@ class KeptSteps:
     results = jax.tree.structure((state, dict.fromkeys(metrics, 0)))
     return lambda state, batch: jax.tree.unflatten(results, flat(*jax.tree.leaves((state, batch))))
 
+  def keep(self, path: Path, compiled: jax.stages.Compiled, devices: list) -> None:
+    """Begins to write a step, in a thread that the process waits for when it ends."""
+    self._writing = Thread(target=_keep, args=(path, compiled, devices))
+    self._writing.start()
+
+  def wait(self) -> None:
+    """Returns when what `keep` began is written."""
+    if self._writing:
+      self._writing.join()
+
 
 def compile_step(
   step: Step,
@@ -115,8 +127,8 @@ def compile_step(
     step = _under_a_new_name(step)
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=dict(options))
-  if path:
-    _keep(path, compiled, _devices(state))
+  if kept and path:
+    kept.keep(path, compiled, _devices(state))
   return compiled
 
 

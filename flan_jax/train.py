@@ -151,9 +151,7 @@ def train_step(
   Returns:
     The next state, and float32 sums for the log ([collections] for the last two).
   """
-  divisor = losses.normalizing_factor(config.loss.normalizing_factor, batch)
-  sums, grads = _sum_gradients(state, batch, config, collections)
-  grads = jax.tree.map(lambda g: g / divisor, grads)
+  sums, grads = _gradients(state, batch, config, collections)
   grad_norm = optax.tree.norm(grads)
   mean_loss = sums['loss'] / jnp.maximum(sums['weight'], 1e-9)
   good, guard_state = guard_lib.judge(state.guard, mean_loss, grad_norm, config.guard)
@@ -176,8 +174,9 @@ def train_step(
   }
 
 
-def _sum_gradients(state, batch, config, collections):
-  """Sums for the log and the gradient of the summed loss, over all microbatches."""
+def _gradients(state, batch, config, collections):
+  """Sums for the log, and the gradient of the loss, over all microbatches."""
+  divisor = losses.normalizing_factor(config.loss.normalizing_factor, batch)
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
   weights = losses.loss_weights(config.loss.normalizing_factor, batch)
   batch = {**batch, 'decoder_loss_weights': weights}
@@ -205,7 +204,7 @@ def _sum_gradients(state, batch, config, collections):
       'collection_loss': by_collection.loss,
       'collection_weight': by_collection.weight,
     }
-    return loss.loss, sums
+    return loss.loss / divisor, sums
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
   if config.microbatches == 1:

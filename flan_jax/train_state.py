@@ -131,10 +131,12 @@ def find_origin(
   if config.initial_checkpoint_path:
     return _of_another(config, abstract, key)
 
+  # Lowered here already, so that it compiles while the step is traced in another thread.
+  create = jax.jit(functools.partial(initialize, config)).lower(key)
+
   def begin():
     print('Starting from scratch.')
-    create = jax.jit(functools.partial(initialize, config), compiler_options=_run_once())
-    return create(key)
+    return create.compile(_run_once())(key)
 
   return Origin(0, None, begin)
 

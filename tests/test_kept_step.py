@@ -69,6 +69,8 @@ def run(folder, rate=0.5, options=None):
   step = functools.partial(train_step, settings=Settings(rate))
   kept = folder and kept_step.KeptSteps(folder)
   compiled = kept_step.compile_step(step, *arguments(), options or {}, kept=kept)
+  if kept:
+    kept.wait()
   state, metrics = compiled(*arguments())
   return np.asarray(state), {k: float(v) for k, v in metrics.items()}, bool(traced)
 
@@ -106,6 +108,7 @@ def run_ahead(folder, rate=0.5, args=None):
   args = args or arguments()
   step = functools.partial(train_step, settings=Settings(rate))
   state, _ = kept_step.compile_step(step, *args, {}, kept=kept)(*args)
+  kept.wait()
   np.testing.assert_array_equal(state, np.arange(4.0) - rate)
   return bool(traced)
 

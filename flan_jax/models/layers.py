@@ -3,6 +3,7 @@
 Every parameter is made by `parameter`, which lays it on the mesh and keeps its logical axes.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from flan_jax.models.config import TransformerConfig
-from flan_jax.partitioning import layout, out, shard
+from flan_jax.partitioning import layout, on_one_cpu, out, shard
 
 Initializer = Callable[..., jax.Array]
 
@@ -26,24 +27,35 @@ def parameter(rngs: nnx.Rngs, initializer: Initializer, shape: tuple, axes: tupl
   return nnx.Param(initializer(rngs.params(), shape, out_sharding=out(*axes)), axes=axes)
 
 
+def _drawn(sample: Initializer) -> Initializer:
+  """`sample`, of a vector on one CPU: parameters of one size share what XLA compiles for them.
+
+  The numbers are the same, as they are those of the place of an element in the whole.
+  """
+
+  def draw(key, shape, out_sharding=None):
+    if not on_one_cpu():
+      return sample(key, shape, out_sharding=out_sharding)
+    return sample(key, (math.prod(shape),)).reshape(shape, out_sharding=out_sharding)
+
+  return draw
+
+
 def normal(deviation: float) -> Initializer:
   """Draws from a normal distribution."""
-  return lambda key, shape, **layout: deviation * jax.random.normal(key, shape, **layout)
+  return _drawn(lambda key, shape, **layout: deviation * jax.random.normal(key, shape, **layout))
 
 
 def truncated_normal(deviation: float) -> Initializer:
   """Draws within two standard deviations, scaled so that `deviation` is what remains."""
   scale = deviation / _TRUNCATED_DEVIATION
-  return lambda key, shape, **layout: (
-    scale * jax.random.truncated_normal(key, -2.0, 2.0, shape, **layout)
-  )
+  draw = functools.partial(jax.random.truncated_normal, lower=-2.0, upper=2.0)
+  return _drawn(lambda key, shape, **layout: scale * draw(key, shape=shape, **layout))
 
 
 def uniform(limit: float) -> Initializer:
   """Draws evenly between -limit and limit."""
-  return lambda key, shape, **layout: jax.random.uniform(
-    key, shape, minval=-limit, maxval=limit, **layout
-  )
+  return _drawn(functools.partial(jax.random.uniform, minval=-limit, maxval=limit))
 
 
 def ones(key: jax.Array, shape: tuple, out_sharding=None) -> jax.Array:

@@ -15,9 +15,10 @@ from flan_jax.models.config import TransformerConfig
 from flan_jax.models.kv_cache import from_cache, to_cache
 from flan_jax.models.layers import Norm, drop, dropout_scales
 from flan_jax.models.mlp import Mlp
+from flan_jax.models.one_by_one import layers_of
 from flan_jax.models.rope import Rotation
 from flan_jax.models.tiled_attention import KEPT, tile_for
-from flan_jax.partitioning import shard
+from flan_jax.partitioning import on_one_cpu, shard
 
 _policies = jax.checkpoint_policies
 _REMAT = {
@@ -198,28 +199,35 @@ class Stack(nnx.Module):
     if context.local_mask is not None:
       is_local = jnp.asarray(config.local_layers(self.num_layers))
     if isinstance(self.layers, nnx.List):
-      x, kv = self._each(body, x, is_local, cache)
+      x, kv = _each(body, x, self.layers, [is_local, cache, layer_keys])
+      kv = jax.tree.map(lambda *layers: layers, *kv)
     else:
-      inputs = (self.layers, is_local, cache, layer_keys)
-      unroll = 1 if config.scan_layers else self.num_layers
       x = shard(x, 'batch', 'length', 'act_carry')
-      x, kv = jax.lax.scan(body, x, inputs, unroll=unroll)
+      if cache is None and not config.scan_layers and on_one_cpu():
+        layers = layers_of(self.layers, self.num_layers)
+        x, kv = _each(body, x, layers, [is_local, cache, layer_keys])
+        kv = jax.tree.map(lambda *layers: jnp.stack(layers), *kv)
+      else:
+        unroll = 1 if config.scan_layers else self.num_layers
+        inputs = (self.layers, is_local, cache, layer_keys)
+        x, kv = jax.lax.scan(body, x, inputs, unroll=unroll)
     return self.norm(shard(x, 'batch', 'length', 'act_embed')), kv
-
-  def _each(self, body, x, is_local, cache):
-    """What a scan of unstacked layers would do."""
-    kv = {'key': (), 'value': ()}
-    for i, layer in enumerate(self.layers):
-      layer_cache = {name: None if each is None else each[i] for name, each in cache.items()}
-      x, of_layer = body(x, (layer, None if is_local is None else is_local[i], layer_cache, None))
-      kv = {name: (*kv[name], of_layer[name]) for name in kv}
-    return x, kv
 
   def unstacked(self) -> 'Stack':
     """The same stack with a copy of each layer's parameters, for a loop that reads them often."""
     if isinstance(self.layers, nnx.List):
       return self
     stack = copy.copy(self)
-    take = [operator.itemgetter(i) for i in range(self.num_layers)]
-    stack.layers = nnx.List(jax.tree.map(one, self.layers) for one in take)
+    stack.layers = nnx.List(layers_of(self.layers, self.num_layers))
     return stack
+
+
+def _each(body, x, layers, others):
+  """What a scan of layers that lie apart would do; a list of the second result of each."""
+  body, results = jax.jit(body), []  # so that it is traced once
+  for i, layer in enumerate(layers):
+    take = operator.itemgetter(i)  # of arrays, and of tuples with an array for each layer
+    of_layer = jax.tree.map(take, others, is_leaf=lambda x: isinstance(x, tuple))
+    x, result = body(x, (layer, *of_layer))
+    results.append(result)
+  return x, results

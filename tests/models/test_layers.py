@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from flan_jax import parameter_names
 from flan_jax.models.attention import attention_mask, relative_bucket
-from flan_jax.models.layers import Norm, drop, dropout_scales
+from flan_jax.models.layers import (
+  Norm,
+  drop,
+  dropout_scales,
+  normal,
+  truncated_normal,
+  uniform,
+)
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +56,16 @@ def test_initial_values_spread_as_those_of_t5x(wide):
   assert np.abs(table).max() <= math.sqrt(6 / 36)
   assert np.abs(table).max() > 0.9 * math.sqrt(6 / 36)
   assert (values['decoder.layers.mlp_norm.scale'] == 1).all()
+
+
+def test_values_drawn_as_a_vector_are_those_of_their_shape():
+  key, shape = jax.random.key(3), (4, 6, 10)
+  for ours, jaxs in (
+    (normal(0.5), 0.5 * jax.random.normal(key, shape)),
+    (uniform(0.5), jax.random.uniform(key, shape, minval=-0.5, maxval=0.5)),
+    (truncated_normal(0.87962566), jax.random.truncated_normal(key, -2.0, 2.0, shape)),
+  ):
+    np.testing.assert_allclose(ours(key, shape), jaxs, rtol=1e-6)
 
 
 def test_no_two_layers_start_alike(wide):
