@@ -19,7 +19,7 @@ import secrets
 import sys
 import types
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
@@ -107,6 +107,7 @@ def compile_step(
   *,
   kept: KeptSteps | None,
   before: Callable[[], Any] = lambda: None,
+  modules: Sequence[types.ModuleType] = (),
 ) -> Step:
   """What `jax.jit(step, donate_argnums=0)` compiles to, perhaps in an earlier process.
 
@@ -116,8 +117,9 @@ def compile_step(
     options: XLA's, see `compiling.compiler_options`.
     kept: where it is kept; None, and in a run of several processes, nowhere.
     before: called before what takes long, where nothing is found; may raise.
+    modules: that were loaded when the step was made, where another thread may load more by now.
   """
-  path = _path(kept.folder, step, (state, batch), options) if kept else None
+  path = _path(kept.folder, step, (state, batch), options, modules) if kept else None
   if kept and path and (found := kept.find(path, state, batch)):
     return found
   before()
@@ -132,7 +134,12 @@ def compile_step(
   return compiled
 
 
-def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
+def key_of(
+  function: Callable,
+  args: Any,
+  options: Mapping[str, Any],
+  modules: Sequence[types.ModuleType] = (),
+) -> str:
   """Of a program: equal only if tracing would give the same one.
 
   Args:
@@ -140,6 +147,7 @@ def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
       functions of flan_jax, JAX, NumPy or Optax.
     args: what it is called with.
     options: of the compiler.
+    modules: whose files it may read; by default all that are loaded.
 
   Raises:
     UndescribableError: says which value is none of these.
@@ -154,7 +162,7 @@ def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
     [d.id for d in _devices(args)],
     sorted((name, repr(value)) for name, value in jax.config.values.items()),
     sorted((name, x) for name, x in os.environ.items() if name.startswith(_FLAGS)),
-    (_maker(), _files()),
+    (_maker(), _files(modules or list(sys.modules.values()))),
   )
   return hashlib.sha256(repr(described).encode()).hexdigest()
 
@@ -219,9 +227,9 @@ def _is_known(module: str | None) -> bool:
   return module is not None and module.split('.')[0] in _KNOWN
 
 
-def _files() -> list[tuple]:
-  """Each Python file that is loaded or ours, by its size and the time it was written."""
-  loaded = {getattr(module, '__file__', None) for module in list(sys.modules.values())}
+def _files(modules) -> list[tuple]:
+  """Each Python file of `modules` or of ours, by its size and the time it was written."""
+  loaded = {getattr(module, '__file__', None) for module in modules}
   found = []
   for path in sorted({str(path) for path in (*filter(None, loaded), *_PACKAGE.rglob('*.py'))}):
     try:
@@ -257,11 +265,11 @@ def _processor() -> str:
   return f'{platform.machine()} {flags}'
 
 
-def _path(folder, step, args, options) -> Path | None:
+def _path(folder, step, args, options, modules) -> Path | None:
   if jax.process_count() > 1:
     return None
   try:
-    return folder / f'train_step-{key_of(step, args, options)}.kept'
+    return folder / f'train_step-{key_of(step, args, options, modules)}.kept'
   except (UndescribableError, RecursionError):
     return None
 

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -270,7 +271,10 @@ def train(
     stack.callback(accepted.cancel)  # nobody is to wait for the step of a run that is refused
     with watch.spend('restore'):
       abstract = state_lib.abstract_state(config)
-      compiling = aside.submit(_compile, config, mesh, abstract, loader, programs, accepted)
+      modules = list(sys.modules.values())
+      compiling = aside.submit(
+        _compile, config, mesh, abstract, loader, programs, accepted, modules
+      )
       loader.verify()
       origin = state_lib.find_origin(config, abstract, saved, loader)
       accepted.set_result(True)
@@ -373,7 +377,7 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _compile(config, mesh, state, loader, programs, accepted):
+def _compile(config, mesh, state, loader, programs, accepted, modules):
   """Finds the step, or compiles it once the run is accepted; also the seconds since now."""
   start = time.perf_counter()
   # Without what a step does not read, a run that is to go on for longer finds the same program.
@@ -385,7 +389,9 @@ def _compile(config, mesh, state, loader, programs, accepted):
   batch = state_lib.abstract_batch(layouts.one_row(loader.layout), config.data.batch_rows, sharding)
   options = compiler_options(mesh)
   with partitioning.use_mesh(mesh, config.mesh.rules):  # each thread has its own
-    compiled = compile_step(step, state, batch, options, kept=programs, before=before)
+    compiled = compile_step(
+      step, state, batch, options, kept=programs, before=before, modules=modules
+    )
   step_fn = computed_twice(compiled, config.guard.recompute_every_steps)
   return step_fn, time.perf_counter() - start
 
