@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import importlib
 import os
 import pickle
 import subprocess
@@ -306,3 +307,14 @@ def test_shapes_types_and_layouts_tell_steps_apart():
   ]
   keys = [kept_step.key_of(train_step, (x, {}), {}) for x in arrays]
   assert len({*keys, kept_step.key_of(train_step, (arrays[0],), {})}) == 6
+
+
+def test_what_another_thread_loads_meanwhile_changes_no_key(tmp_path, monkeypatch):
+  (tmp_path / 'late_module.py').write_text('x = 1\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  args, modules = arguments(), list(sys.modules.values())
+  before = [kept_step.key_of(train_step, args, {}, of) for of in (modules, ())]
+  importlib.invalidate_caches()
+  monkeypatch.setitem(sys.modules, 'late_module', importlib.import_module('late_module'))
+  after = [kept_step.key_of(train_step, args, {}, of) for of in (modules, ())]
+  assert before[0] == after[0] == before[1] != after[1]
