@@ -1,10 +1,10 @@
 """The compiled train step, found again without tracing, which takes a start seconds of Python.
 
 JAX's cache (`jax_compilation_cache_dir`) is asked with a program that has been traced and lowered.
-Here the step is found by all that tracing reads: the Python files that are loaded, the installed
-packages, flags, devices, what the step closes over, and its arguments' shapes and layouts. A step
-of which that cannot be told for certain, as it calls a user's function or one that gin configures,
-is traced as ever.
+Here the step is found by all that tracing reads: the Python files of the packages that it runs, the
+releases of all others, flags, devices, what the step closes over, and its arguments' shapes and
+layouts. A step of which that cannot be told for certain, as it calls a user's function or one that
+gin configures, is traced as ever.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import importlib.util
+import itertools
 import os
 import pickle
 import platform
@@ -19,7 +21,7 @@ import secrets
 import sys
 import types
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
@@ -31,11 +33,11 @@ from jax.experimental import serialize_executable
 
 from flan_jax import whole_file
 
-_PACKAGE = Path(__file__).parent
 _DIGEST = 32  # bytes of SHA-256, before what it is of
 # Whose functions and classes read nothing but arguments, what they close over, flags and their own
 # files; those of a user's module may read anything.
 _KNOWN = {'flan_jax', 'jax', 'numpy', 'optax', 'builtins', 'math'}
+_BENEATH = {'flax', 'jaxlib', 'opt_einsum'}  # what those call
 _FLAGS = ('JAX_', 'XLA_', 'LIBTPU_', 'TPU_', 'CUDA_', 'NVIDIA_', 'TF_')  # of the environment
 
 
@@ -107,7 +109,6 @@ def compile_step(
   *,
   kept: KeptSteps | None,
   before: Callable[[], Any] = lambda: None,
-  modules: Sequence[types.ModuleType] = (),
 ) -> Step:
   """What `jax.jit(step, donate_argnums=0)` compiles to, perhaps in an earlier process.
 
@@ -117,9 +118,8 @@ def compile_step(
     options: XLA's, see `compiling.compiler_options`.
     kept: where it is kept; None, and in a run of several processes, nowhere.
     before: called before what takes long, where nothing is found; may raise.
-    modules: that were loaded when the step was made, where another thread may load more by now.
   """
-  path = _path(kept.folder, step, (state, batch), options, modules) if kept else None
+  path = _path(kept.folder, step, (state, batch), options) if kept else None
   if kept and path and (found := kept.find(path, state, batch)):
     return found
   before()
@@ -134,12 +134,7 @@ def compile_step(
   return compiled
 
 
-def key_of(
-  function: Callable,
-  args: Any,
-  options: Mapping[str, Any],
-  modules: Sequence[types.ModuleType] = (),
-) -> str:
+def key_of(function: Callable, args: Any, options: Mapping[str, Any]) -> str:
   """Of a program: equal only if tracing would give the same one.
 
   Args:
@@ -147,7 +142,6 @@ def key_of(
       functions of flan_jax, JAX, NumPy or Optax.
     args: what it is called with.
     options: of the compiler.
-    modules: whose files it may read; by default all that are loaded.
 
   Raises:
     UndescribableError: says which value is none of these.
@@ -162,7 +156,7 @@ def key_of(
     [d.id for d in _devices(args)],
     sorted((name, repr(value)) for name, value in jax.config.values.items()),
     sorted((name, x) for name, x in os.environ.items() if name.startswith(_FLAGS)),
-    (_maker(), _files(modules or list(sys.modules.values()))),
+    (_maker(), _files()),
   )
   return hashlib.sha256(repr(described).encode()).hexdigest()
 
@@ -227,17 +221,22 @@ def _is_known(module: str | None) -> bool:
   return module is not None and module.split('.')[0] in _KNOWN
 
 
-def _files(modules) -> list[tuple]:
-  """Each Python file of `modules` or of ours, by its size and the time it was written."""
-  loaded = {getattr(module, '__file__', None) for module in modules}
+def _files() -> list[tuple]:
+  """Each Python file of the packages that tracing runs, by its size and the time it was written.
+
+  Whether it is loaded does not count: that hangs on what else a process does, in any thread.
+  """
   found = []
-  for path in sorted({str(path) for path in (*filter(None, loaded), *_PACKAGE.rglob('*.py'))}):
-    try:
-      status = os.stat(path)
-    except OSError as e:  # in an archive, say
-      raise UndescribableError(f'{path} ({e.strerror})') from e
-    found.append((path, status.st_size, status.st_mtime_ns))
-  return found
+  for package in sorted((_KNOWN | _BENEATH) - sys.stdlib_module_names):
+    spec = importlib.util.find_spec(package)
+    folders = spec and (spec.submodule_search_locations or [os.path.dirname(str(spec.origin))])
+    if not folders or not all(map(os.path.isdir, folders)):  # in an archive, say
+      raise UndescribableError(f'the files of {package}')
+    for where, _, names in itertools.chain.from_iterable(map(os.walk, folders)):
+      for path in (os.path.join(where, name) for name in names if name.endswith('.py')):
+        status = os.stat(path)
+        found.append((path, status.st_size, status.st_mtime_ns))
+  return sorted(found)
 
 
 @functools.cache
@@ -265,11 +264,11 @@ def _processor() -> str:
   return f'{platform.machine()} {flags}'
 
 
-def _path(folder, step, args, options, modules) -> Path | None:
+def _path(folder, step, args, options) -> Path | None:
   if jax.process_count() > 1:
     return None
   try:
-    return folder / f'train_step-{key_of(step, args, options, modules)}.kept'
+    return folder / f'train_step-{key_of(step, args, options)}.kept'
   except (UndescribableError, RecursionError):
     return None
 

@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -269,12 +268,11 @@ def train(
     aside = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
     accepted: concurrent.futures.Future = concurrent.futures.Future()
     stack.callback(accepted.cancel)  # nobody is to wait for the step of a run that is refused
+    if programs:
+      stack.callback(programs.wait)
     with watch.spend('restore'):
       abstract = state_lib.abstract_state(config)
-      modules = list(sys.modules.values())
-      compiling = aside.submit(
-        _compile, config, mesh, abstract, loader, programs, accepted, modules
-      )
+      compiling = aside.submit(_compile, config, mesh, abstract, loader, programs, accepted)
       loader.verify()
       origin = state_lib.find_origin(config, abstract, saved, loader)
       accepted.set_result(True)
@@ -377,7 +375,7 @@ def make_loader(config: TrainConfig) -> loader_lib.Loader:
   )
 
 
-def _compile(config, mesh, state, loader, programs, accepted, modules):
+def _compile(config, mesh, state, loader, programs, accepted):
   """Finds the step, or compiles it once the run is accepted; also the seconds since now."""
   start = time.perf_counter()
   # Without what a step does not read, a run that is to go on for longer finds the same program.
@@ -389,9 +387,7 @@ def _compile(config, mesh, state, loader, programs, accepted, modules):
   batch = state_lib.abstract_batch(layouts.one_row(loader.layout), config.data.batch_rows, sharding)
   options = compiler_options(mesh)
   with partitioning.use_mesh(mesh, config.mesh.rules):  # each thread has its own
-    compiled = compile_step(
-      step, state, batch, options, kept=programs, before=before, modules=modules
-    )
+    compiled = compile_step(step, state, batch, options, kept=programs, before=before)
   step_fn = computed_twice(compiled, config.guard.recompute_every_steps)
   return step_fn, time.perf_counter() - start
 

@@ -9,10 +9,8 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import textwrap
 import zlib
-from pathlib import Path
 
 import gin
 import jax
@@ -47,17 +45,6 @@ def train_step(state, batch, *, settings):
 @pytest.fixture(autouse=True)
 def functions_of_tests_are_known(monkeypatch):
   monkeypatch.setattr(kept_step, '_KNOWN', {*kept_step._KNOWN, __name__.split('.')[0]})
-
-
-@pytest.fixture(autouse=True, scope='module')
-def all_is_imported():
-  """The first compilation of a process imports modules, and a step is found by all that are."""
-  with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-    patch.setattr(kept_step, '_KNOWN', {*kept_step._KNOWN, __name__.split('.')[0]})
-    for again in range(3):
-      run(Path(folder))
-      run_ahead(Path(folder, str(again)))
-      run_ahead(Path(folder))
 
 
 def arguments():
@@ -309,12 +296,16 @@ def test_shapes_types_and_layouts_tell_steps_apart():
   assert len({*keys, kept_step.key_of(train_step, (arrays[0],), {})}) == 6
 
 
-def test_what_another_thread_loads_meanwhile_changes_no_key(tmp_path, monkeypatch):
+def test_what_a_process_has_loaded_changes_no_key(tmp_path, monkeypatch):
   (tmp_path / 'late_module.py').write_text('x = 1\n')
   monkeypatch.syspath_prepend(tmp_path)
-  args, modules = arguments(), list(sys.modules.values())
-  before = [kept_step.key_of(train_step, args, {}, of) for of in (modules, ())]
+  before = kept_step.key_of(train_step, arguments(), {})
   importlib.invalidate_caches()
   monkeypatch.setitem(sys.modules, 'late_module', importlib.import_module('late_module'))
-  after = [kept_step.key_of(train_step, args, {}, of) for of in (modules, ())]
-  assert before[0] == after[0] == before[1] != after[1]
+  assert kept_step.key_of(train_step, arguments(), {}) == before
+
+
+def test_a_step_whose_files_cannot_be_told_has_no_key(monkeypatch):
+  monkeypatch.setattr(kept_step, '_BENEATH', {'a package that is not there'})
+  with pytest.raises(kept_step.UndescribableError, match='not there'):
+    kept_step.key_of(train_step, arguments(), {})
