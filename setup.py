@@ -87,7 +87,7 @@ EXTRAS = {
     'kubernetes-validate>=1.37',
   ],
   # The programs that benchmarks/ measures us against; they run on the CPU.
-  'bench': ['torch==2.13.0', 'transformers>=5.23,<5.24', 'accelerate>=1.10'],
+  'bench': ['torch==2.13.0', 'transformers>=5.23,<5.24', 'accelerate>=1.10', 'peft>=0.17'],
 }
 
 

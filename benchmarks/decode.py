@@ -1,7 +1,8 @@
-"""Greedy decoding of T5 1.1 small, beside Hugging Face's `generate` in PyTorch.
+"""Greedy decoding of T5, beside Hugging Face's `generate` in PyTorch.
 
-  python benchmarks/decode.py                      # 8 rows, 512 -> 64, float32
+  python benchmarks/decode.py                      # T5 1.1 small, 8 rows, 512 -> 64, float32
   python benchmarks/decode.py --rows 32 --out decode.json
+  python benchmarks/decode.py --model t5_1_1_xl --dtype bfloat16 --rows 128 --tokens 128
 
 Both read the same weights and fresh random prompts, and write exactly as many tokens. Each program
 runs in a process of its own, one after the other and in turns. Apart from the whole, the encoder,
@@ -10,6 +11,7 @@ after it are measured.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -20,7 +22,8 @@ import measure
 import numpy as np
 import peers
 
-INPUTS, TOKENS = 512, 64
+INPUTS = 512
+T5 = [name for name in peers.MODELS if not peers.our_config(name).decoder_only]
 
 
 def prompts(args, number: int) -> np.ndarray:
@@ -62,7 +65,8 @@ def run_ours(args) -> dict:
   with partitioning.use_mesh(partitioning.MeshConfig()):
     source = formats.open_source(f'hf:{args.folder}')
     assert isinstance(source.config, TransformerConfig)
-    model: Transformer = importing.load(source)
+    config = dataclasses.replace(source.config, dtype=args.dtype, scan_layers=False)
+    model: Transformer = importing.load(dataclasses.replace(source, config=config))
 
     @jax.jit
     def encode(model, tokens):
@@ -85,11 +89,13 @@ def run_ours(args) -> dict:
 
 def run_hugging_face(args) -> dict:
   import torch
+  from safetensors.torch import load_file
 
   device = peers.torch_device()
   model = peers.hugging_face_model(args.model)
-  model.load_state_dict(torch.load(Path(args.folder, 'weights.pt')))
-  model.eval().to(device)
+  # Not strict, as embeddings that are copies are written once.
+  model.load_state_dict(load_file(Path(args.folder, 'model.safetensors')), strict=False)
+  model.eval().to(device, getattr(torch, args.dtype))
   model.generation_config.eos_token_id = None
   model.generation_config.pad_token_id = 0
   model.generation_config.decoder_start_token_id = 0
@@ -118,21 +124,19 @@ def run_hugging_face(args) -> dict:
 PROGRAMS = {
   'flan_jax': run_ours,
   'hugging_face': run_hugging_face,
-  'gemm': lambda args: measure.gemm_peak('float32', quick=args.quick),
+  'gemm': lambda args: measure.gemm_peak(args.dtype, quick=args.quick),
 }
 
 
 def write_weights(args, folder: Path) -> None:
-  """The same random weights as PyTorch has them and as a folder of Hugging Face."""
+  """Random weights as a folder of Hugging Face."""
   import torch
   from safetensors.torch import save_file
 
   torch.manual_seed(0)
   model = peers.hugging_face_model(args.model)
-  state = {name: x.detach().clone() for name, x in model.state_dict().items()}
-  torch.save(state, folder / 'weights.pt')
   copies = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
-  tensors = {name: x.contiguous() for name, x in state.items() if name not in copies}
+  tensors = {name: x.contiguous() for name, x in model.state_dict().items() if name not in copies}
   save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
   config = {**model.config.to_dict(), 'architectures': ['T5ForConditionalGeneration']}
   (folder / 'config.json').write_text(json.dumps(config))
@@ -159,12 +163,15 @@ def figures_of(runs: list[dict], args, flops: float, peak: dict) -> dict:
 
 def main() -> None:
   parser = measure.parser(__doc__)
+  parser.add_argument('--model', choices=T5, default='t5_1_1_small')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--rows', type=int, default=8, help='rows of a batch')
+  parser.add_argument('--tokens', type=int, default=64, help='tokens of an answer')
   parser.add_argument('--steps', type=int, default=2, help='measured batches of a process')
   parser.add_argument('--folder', help=argparse.SUPPRESS)
   parser.add_argument('--run', choices=PROGRAMS, help=argparse.SUPPRESS)
   args = parser.parse_args()
-  args.model, args.inputs, args.tokens = 't5_1_1_small', INPUTS, TOKENS
+  args.inputs = INPUTS
   if args.quick:
     args.model, args.inputs, args.tokens, args.steps, args.repeats = 'tiny', 16, 4, 1, 1
   if args.run:
@@ -174,21 +181,22 @@ def main() -> None:
 
   # A third of a training step, which goes forward once and backward for twice as much.
   flops = train_step_flops(peers.our_config(args.model), args.rows, args.inputs, args.tokens) / 3
-  runs = {'gemm': [], 'flan_jax': [], 'hugging_face': []}
   with tempfile.TemporaryDirectory() as folder:
     write_weights(args, Path(folder))
-    for _ in range(args.repeats):
-      for program, found in runs.items():
-        found.append(measure.in_own_process(program, f'--folder={folder}'))
+    flags = f'--folder={folder}'
+    runs = measure.in_turns(['gemm', 'flan_jax'], ['hugging_face'], args.repeats, flags)
   peak = measure.median_peak(runs.pop('gemm'))
-  ours, theirs = (np.array(found[0]['tokens']) for found in runs.values())
+  tokens = {name: np.array(found[0]['tokens']) for name, found in runs.items()}
+  ours = tokens.pop('flan_jax')
   figures: dict = {
     'work': f'{args.model}, greedy, {args.rows} rows of {args.inputs} -> {args.tokens}',
-    'dtype': 'float32',
+    'dtype': args.dtype,
     'gflop': round(flops / 1e9, 1),
     'flops': measure.FLOPS,
     'gemm': peak,
-    'share_of_equal_tokens': round(float(np.mean(ours == theirs)), 4),
+    'share_of_equal_tokens': {
+      name: round(float(np.mean(ours == theirs)), 4) for name, theirs in tokens.items()
+    },
     'programs': {name: figures_of(found, args, flops, peak) for name, found in runs.items()},
   }
   measure.finish('decode', measure.with_ratios(figures, 'tokens_per_second'), args)

@@ -4,11 +4,11 @@ r"""Useful tokens per second of training on a real cache, beside the Hugging Fac
       --skip_missing
   python benchmarks/end_to_end.py --cache_dir CACHE --mixture cot
 
-Both train T5 1.1 small from scratch in float32 with Adafactor on the same token lists, from loading
-the data to the update: ours in packed rows through the loader, the Trainer in batches of examples
-padded to the longest, drawn at random, which is its default, and once more grouped by length.
-Tokens are counted without padding, EOS included; the first steps, which compile and warm up, are
-left out. Each runs in a process of its own, in turns.
+Both train one model from scratch with Adafactor on the same token lists, from loading the data to
+the update: ours in packed rows through the loader, the Trainer in batches of examples padded to the
+longest, drawn at random, which is its default, and once more grouped by length. Tokens are counted
+without padding, EOS included; the first steps, which compile and warm up, are left out.
+Each runs in a process of its own, in turns.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def run_ours(args) -> list[tuple[float, float]]:
 
   host_memory.keep_freed()
   config = train.TrainConfig(
-    model=peers.our_config(args.model),
+    model=peers.our_config(args.model, dtype=args.dtype, remat=args.remat),
     data=train.DataConfig(
       args.cache_dir,
       args.mixture,
@@ -73,7 +73,7 @@ def run_hugging_face(args, *, sampling: str = 'random') -> list[tuple[float, flo
   from flan_jax.data import cache
   from flan_jax.data.mixture import resolve
 
-  peers.torch_device()
+  device = peers.torch_device()
   examples = []
   for task in resolve(args.mixture, args.cache_dir).tasks:
     data = cache.TaskCache.open(args.cache_dir, task, 'train')
@@ -112,7 +112,8 @@ def run_hugging_face(args, *, sampling: str = 'random') -> list[tuple[float, flo
         optim='adafactor',
         train_sampling_strategy=sampling,
         length_column_name='length',
-        use_cpu=True,
+        use_cpu=device.type == 'cpu',
+        bf16=args.dtype == 'bfloat16',
         report_to=[],
         save_strategy='no',
         disable_tqdm=True,
@@ -143,6 +144,8 @@ def main() -> None:
   parser.add_argument('--cache_dir', required=True)
   parser.add_argument('--mixture', default='cot')
   parser.add_argument('--model', choices=peers.MODELS, default='t5_1_1_small')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  parser.add_argument('--remat', choices=('none', 'minimal', 'full'), default='none')
   parser.add_argument('--inputs_length', type=int, default=256)
   parser.add_argument('--targets_length', type=int, default=192)
   parser.add_argument('--rows', type=int, default=8, help='packed rows of our batch')
@@ -156,14 +159,12 @@ def main() -> None:
     timed = PROGRAMS[args.run](args)
     print(json.dumps({'steps': timed, 'peak_mb': measure.peak_mb()}))
     return
-  runs = {program: [] for program in PROGRAMS if program == 'flan_jax' or peers.installed()}
-  for _ in range(args.repeats):
-    for program, found in runs.items():
-      found.append(measure.in_own_process(program))
+  trainers = [name for name in PROGRAMS if name != 'flan_jax'] if peers.installed() else []
+  runs = measure.in_turns(['flan_jax'], trainers, args.repeats)
   figures = {
     'work': f'{args.model}, {args.mixture}: rows of {args.inputs_length}/{args.targets_length}, '
     f'packed, {args.rows} a step, beside {args.examples} examples',
-    'dtype': 'float32',
+    'dtype': args.dtype,
     'positions': args.rows * (args.inputs_length + args.targets_length),
     'programs': {program: figures_of(found) for program, found in runs.items()},
   }

@@ -108,6 +108,23 @@ def in_own_process(program: str, *flags: str) -> Any:
   return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_turns(
+  ours: list[str], peers: list[str], repeats: int, *flags: str
+) -> dict[str, list[dict[str, Any]]]:
+  """What the processes of each program print; a peer that fails is left out, and that is said."""
+  runs: dict[str, list] = {name: [] for name in (*ours, *peers)}
+  for _ in range(repeats):
+    for program in list(runs):
+      try:
+        runs[program].append(in_own_process(program, *flags))
+      except subprocess.CalledProcessError as e:
+        if program in ours:
+          raise
+        print(f'{program} is left out: it ended with {e.returncode}.', file=sys.stderr)
+        del runs[program]
+  return runs
+
+
 def peak_mb(device_peak: int | None = None) -> int:
   """The most memory this process has held, of the accelerator where it has one."""
   return round((device_peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 1e6)

@@ -9,34 +9,45 @@ from typing import Any
 
 from flan_jax.models.config import TransformerConfig, parameter_count
 
-_T5 = {'vocab_size': 32128, 'head_dim': 64, 'scan_layers': False}
+_T5 = {'vocab_size': 32128, 'head_dim': 64}
+_LLAMA = {
+  **{'num_encoder_layers': 0, 'activation': 'gated_silu', 'position': 'rope'},
+  **{'query_scale': None, 'norm_epsilon': 1e-5},
+}
+_LLAMA3 = {**_LLAMA, 'vocab_size': 128256, 'num_kv_heads': 8, 'rope_theta': 500_000.0}
+_TIED = {'tie_embeddings': True, 'scale_tied_logits': False}
+
+
+def _sizes(embed_dim: int, layers: int, num_heads: int, mlp_dim: int, *, encoder=True) -> dict:
+  """Of a stack, or of two alike. Layers of large models are scanned, to compile one of them."""
+  return {
+    **{'embed_dim': embed_dim, 'num_heads': num_heads, 'mlp_dim': mlp_dim},
+    **({'num_encoder_layers': layers} if encoder else {}),
+    **{'num_decoder_layers': layers, 'scan_layers': embed_dim > 768},
+  }
+
+
 MODELS = {
-  'tiny': {
-    **{**_T5, 'vocab_size': 512, 'head_dim': 16},
-    **{'embed_dim': 64, 'num_encoder_layers': 2, 'num_decoder_layers': 2},
-    **{'num_heads': 4, 'mlp_dim': 192},
+  'tiny': {**_T5, 'head_dim': 16, **_sizes(64, 2, 4, 192)},
+  't5_1_1_small': {**_T5, **_sizes(512, 8, 6, 1024)},
+  't5_1_1_base': {**_T5, **_sizes(768, 12, 12, 2048)},
+  't5_1_1_large': {**_T5, **_sizes(1024, 24, 16, 2816)},
+  't5_1_1_xl': {**_T5, **_sizes(2048, 24, 32, 5120)},
+  't5_1_1_xxl': {**_T5, **_sizes(4096, 24, 64, 10240)},
+  'smollm2_135m': {
+    **{**_LLAMA, 'vocab_size': 49152, 'num_kv_heads': 3, 'rope_theta': 100_000.0, 'head_dim': 64},
+    **{**_TIED, **_sizes(576, 30, 9, 1536, encoder=False)},
   },
-  't5_1_1_small': {
-    **{**_T5, 'embed_dim': 512, 'num_encoder_layers': 8, 'num_decoder_layers': 8},
-    **{'num_heads': 6, 'mlp_dim': 1024},
+  'llama_1b': {  # Llama 3.2, without what stretches its positions
+    **{**_LLAMA3, 'head_dim': 64, **_TIED, **_sizes(2048, 16, 32, 8192, encoder=False)}
   },
-  't5_1_1_base': {
-    **{**_T5, 'embed_dim': 768, 'num_encoder_layers': 12, 'num_decoder_layers': 12},
-    **{'num_heads': 12, 'mlp_dim': 2048},
-  },
-  'smollm2_135m': {  # the layers of Llama
-    **{'vocab_size': 49152, 'embed_dim': 576, 'num_encoder_layers': 0, 'num_decoder_layers': 30},
-    **{'num_heads': 9, 'num_kv_heads': 3, 'head_dim': 64, 'mlp_dim': 1536},
-    **{'activation': 'gated_silu', 'position': 'rope', 'rope_theta': 100_000.0},
-    **{'query_scale': None, 'norm_epsilon': 1e-5, 'tie_embeddings': True},
-    **{'scale_tied_logits': False, 'scan_layers': False},
-  },
+  'llama_8b': {**_LLAMA3, 'head_dim': 128, **_sizes(4096, 32, 32, 14336, encoder=False)},
 }
 
 
-def our_config(name: str = 't5_1_1_small', dtype: str = 'float32') -> TransformerConfig:
-  """The configuration of one of MODELS."""
-  return TransformerConfig(**MODELS[name], dtype=dtype)
+def our_config(name: str = 't5_1_1_small', **changes: Any) -> TransformerConfig:
+  """The configuration of one of MODELS, in float32 if not said otherwise."""
+  return TransformerConfig(**{**MODELS[name], **changes})
 
 
 def hugging_face_model(name: str = 't5_1_1_small') -> Any:

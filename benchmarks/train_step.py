@@ -2,12 +2,16 @@
 
   python benchmarks/train_step.py                  # T5 1.1 small, 8 rows of 512/128, float32
   python benchmarks/train_step.py --model smollm2_135m --rows 2 --out step.json
+  python benchmarks/train_step.py --model llama_8b --lora 16 --remat full --dtype bfloat16 --rows 32
 
-Each program runs in a process of its own, one after the other and in turns, on the same shapes,
-with Adafactor. Every position holds a token, drawn anew for each step, so all FLOPs are useful.
+Each program runs in a process of its own, one after the other and in turns, on rows of the same
+lengths, with Adafactor. Every position holds a token, drawn anew for each step, so all FLOPs are
+useful. Parameters are float32 and products of --dtype; with --lora adapters beside all kernels are
+trained, and what they stand beside is of --dtype.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import statistics
@@ -52,6 +56,18 @@ def batch(args, rng: np.random.Generator) -> dict[str, np.ndarray]:
   return made
 
 
+def our_config(args) -> Any:
+  """The model that is trained."""
+  from flan_jax.models.config import Lora
+
+  changes: dict = {'dtype': args.dtype, 'remat': args.remat}
+  if args.lora:
+    changes['lora'] = Lora(rank=args.lora, alpha=args.lora)
+  if args.scan_layers is not None:
+    changes['scan_layers'] = args.scan_layers
+  return peers.our_config(args.model, **changes)
+
+
 def run_ours(args) -> dict:
   import jax
 
@@ -59,14 +75,22 @@ def run_ours(args) -> dict:
 
   host_memory.keep_freed()
   config = train.TrainConfig(
-    model=peers.our_config(args.model, args.dtype),
+    model=our_config(args),
     data=train.DataConfig('', '', {'inputs': args.inputs, 'targets': args.targets}, args.rows),
     optimizer=optimizers.adafactor(1e-3),
     steps=1,
     seed=0,
   )
+
+  @jax.jit
+  def begin(key):
+    state = train_state.initialize(config, key)
+    trained, frozen = train_state.split(state.model, config)
+    frozen = jax.tree.map(lambda x: x.astype(args.dtype), frozen)
+    return dataclasses.replace(state, model=train_state.join(state.model, trained, frozen))
+
   with partitioning.use_mesh(partitioning.MeshConfig()) as mesh:
-    state = jax.jit(lambda key: train_state.initialize(config, key))(jax.random.key(0))
+    state = begin(jax.random.key(0))
     place = functools.partial(jax.device_put, device=partitioning.batch_sharding(mesh))
     step_fn = functools.partial(train.train_step, config=config, collections=1)
     start = time.perf_counter()
@@ -98,10 +122,24 @@ def run_hugging_face(args, *, compiled: bool = False) -> dict:
   from transformers.optimization import Adafactor
 
   torch.manual_seed(0)
+  args.rows = args.peer_rows
   device = peers.torch_device()
-  model = peers.hugging_face_model(args.model).to(device)
+  with device:
+    model = peers.hugging_face_model(args.model)
+  if args.lora:
+    from peft import LoraConfig, get_peft_model
+
+    model = model.to(getattr(torch, args.dtype))
+    lora = LoraConfig(r=args.lora, lora_alpha=args.lora, target_modules='all-linear')
+    model = get_peft_model(model, lora)
+  if args.peer_checkpointing:
+    model.gradient_checkpointing_enable()
   optimizer = Adafactor(
-    model.parameters(), lr=1e-3, scale_parameter=True, relative_step=False, warmup_init=False
+    [p for p in model.parameters() if p.requires_grad],
+    lr=1e-3,
+    scale_parameter=True,
+    relative_step=False,
+    warmup_init=False,
   )
   model.train()
   forward = torch.compile(model) if compiled else model
@@ -135,14 +173,15 @@ PROGRAMS = {
 }
 
 
-def figures_of(runs: list[dict], flops: float, tokens: int, peak: dict) -> dict:
-  """One program's figures over all its processes."""
+def figures_of(runs: list[dict], args, rows: int, peak: dict) -> dict:
+  """One program's figures over all its processes, whose steps have so many rows."""
   seconds = [second for run in runs for second in run['seconds']]
-  median = statistics.median(seconds)
+  rate = rows / statistics.median(seconds)
   return {
     'seconds': measure.spread(seconds),
-    'tokens_per_second': round(tokens / median),
-    **measure.shares(flops / median, peak),
+    'rows': rows,
+    'tokens_per_second': round(rate * (args.inputs + args.targets)),
+    **measure.shares(rate * flops_of_row(args), peak),
     **{
       name: round(statistics.median(run[name] for run in runs), 2)
       for name in ('trace_seconds', 'compile_seconds')
@@ -156,11 +195,24 @@ def figures_of(runs: list[dict], flops: float, tokens: int, peak: dict) -> dict:
   }
 
 
+def flops_of_row(args) -> float:
+  from flan_jax.models.config import train_step_flops
+
+  return train_step_flops(our_config(args), 1, args.inputs, args.targets)
+
+
 def main() -> None:
   parser = measure.parser(__doc__)
   parser.add_argument('--model', choices=peers.MODELS, default='t5_1_1_small')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  parser.add_argument('--remat', choices=('none', 'minimal', 'full'), default='none')
+  parser.add_argument('--scan_layers', action=argparse.BooleanOptionalAction)
+  parser.add_argument('--lora', type=int, default=0, metavar='RANK', help='train adapters alone')
   parser.add_argument('--rows', type=int, default=8, help='rows of a step')
+  parser.add_argument(
+    '--peer_rows', type=int, help="rows of the peer's step, if not as many; 0 for no peer"
+  )
+  parser.add_argument('--peer_checkpointing', action='store_true', help='as remat full')
   parser.add_argument('--inputs', type=int, default=512, help='input tokens of a row')
   parser.add_argument('--targets', type=int, default=128, help='target tokens of a row')
   parser.add_argument('--steps', type=int, default=5, help='measured steps of a process')
@@ -170,31 +222,31 @@ def main() -> None:
   if args.quick:
     args.model, args.rows, args.inputs, args.targets, args.steps = 'tiny', 2, 16, 8, 1
     args.repeats = 1
+  args.peer_rows = args.rows if args.peer_rows is None else args.peer_rows
   if args.run:
     print(json.dumps(PROGRAMS[args.run](args)))
     return
-  from flan_jax.models.config import train_step_flops
-
-  flops = train_step_flops(peers.our_config(args.model), args.rows, args.inputs, args.targets)
-  runs = {'gemm': [], 'flan_jax': []}
-  if peers.installed():
-    runs['hugging_face'] = []
-    if args.compiled:
-      runs['hugging_face_compiled'] = []
-  for _ in range(args.repeats):
-    for program, found in runs.items():
-      found.append(measure.in_own_process(program))
+  peers_of = ['hugging_face', *(['hugging_face_compiled'] if args.compiled else [])]
+  measured = peers_of if peers.installed() and args.peer_rows else []
+  runs = measure.in_turns(['gemm', 'flan_jax'], measured, args.repeats)
   peak = measure.median_peak(runs.pop('gemm'))
   tokens = args.rows * (args.inputs + args.targets)
+  trained = f', adapters of rank {args.lora}' if args.lora else ''
+  remat = '' if args.remat == 'none' else f', remat {args.remat}'
+  rows = {'flan_jax': args.rows}
   figures: dict = {
-    'work': f'{args.model}, {args.rows} rows of {args.inputs}/{args.targets}, Adafactor',
+    'work': f'{args.model}{trained}, {args.rows} rows of {args.inputs}/{args.targets}, '
+    f'Adafactor{remat}',
     'dtype': args.dtype,
     'positions': tokens,
     'real_tokens': tokens,
-    'gflop_per_step': round(flops / 1e9, 1),
+    'gflop_per_step': round(args.rows * flops_of_row(args) / 1e9, 1),
     'flops': measure.FLOPS,
     'gemm': peak,
-    'programs': {name: figures_of(found, flops, tokens, peak) for name, found in runs.items()},
+    'programs': {
+      name: figures_of(found, args, rows.get(name, args.peer_rows), peak)
+      for name, found in runs.items()
+    },
   }
   measure.finish('train_step', measure.with_ratios(figures, 'tokens_per_second'), args)
 

@@ -42,8 +42,47 @@ def test_a_quick_run_writes_what_it_measured(name, tmp_path):
 def test_a_quick_run_decodes_the_same_tokens_as_the_peer(tmp_path):
   pytest.importorskip('torch', reason='PyTorch is not installed: make bench installs it')
   figures = quick('decode', tmp_path / 'out.json')
-  assert figures['share_of_equal_tokens'] == 1.0
+  assert figures['share_of_equal_tokens'] == {'hugging_face': 1.0}
   assert figures['times_the_rate_of'].keys() == {'hugging_face'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', ['llama_8b', 'decode_xl', 'kernels'])
+def test_the_cases_for_a_gpu_run_quickly_on_a_cpu(case, tmp_path):
+  script = str(BENCHMARKS / 'gpu.py')
+  command = [sys.executable, script, f'--out={tmp_path}', '--quick', case]
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  said = [
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    for _ in range(2)
+  ]
+  assert said[0].startswith(f'{case}: measured') and f'{case}: there already' in said[1]
+  figures = json.loads((tmp_path / f'{case}.json').read_text())
+  assert next(v for k, v in figures['programs']['flan_jax'].items() if k.endswith('_second')) > 0
+  if importlib.util.find_spec('peft'):  # without PyTorch there is no peer
+    assert any(name.startswith(('hugging', 'torch')) for name in figures['programs'])
+
+
+def test_a_case_for_a_gpu_that_is_not_there_is_refused(tmp_path):
+  command = [sys.executable, str(BENCHMARKS / 'gpu.py'), f'--out={tmp_path}', 'xxxl']
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2 and 'xxxl' in done.stderr and 'decode_xl' in done.stderr
+
+
+def test_a_peer_that_fails_is_left_out_and_ours_is_not(monkeypatch, capsys):
+  monkeypatch.syspath_prepend(str(BENCHMARKS))
+  import measure
+
+  def process(program):
+    if program != 'flan_jax':
+      raise subprocess.CalledProcessError(1, program)
+    return {'seconds': [1.0]}
+
+  monkeypatch.setattr(measure, 'in_own_process', process)
+  runs = measure.in_turns(['flan_jax'], ['torch'], 2)
+  assert runs == {'flan_jax': [{'seconds': [1.0]}] * 2} and 'torch' in capsys.readouterr().err
+  with pytest.raises(subprocess.CalledProcessError):
+    measure.in_turns(['gemm'], [], 1)
 
 
 @pytest.mark.slow

@@ -261,7 +261,8 @@ def train_step_flops(
   """Floating-point operations of one training step: matrix products, 2 per multiply-add.
 
   Attention counts in full, without leaving out what masks hide; the backward pass is twice the
-  forward; recomputation, softmax, norms and the optimizer are not counted.
+  forward, and as much as the forward with adapters, beside which kernels have no gradient;
+  adapters, recomputation, softmax, norms and the optimizer are not counted.
 
   Args:
     config: the model; without encoder its rows hold both lengths one after the other.
@@ -285,7 +286,7 @@ def train_step_flops(
   decoder = config.num_decoder_layers * decoder_token * length
   logits = config.padded_vocab_size * config.embed_dim * length
   forward = 2 * batch_rows * (encoder + cross_key_and_value + decoder + logits)
-  return 3.0 * forward
+  return (2.0 if config.lora else 3.0) * forward
 
 
 def _from_json(config: TransformerConfig) -> None:

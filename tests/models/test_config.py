@@ -11,6 +11,7 @@ from flax import nnx
 
 from flan_jax import main, partitioning
 from flan_jax.models.config import (
+  Lora,
   TransformerConfig,
   differences,
   parameter_count,
@@ -58,6 +59,8 @@ def test_operations_of_a_step_are_those_counted_by_hand():
   flops = train_step_flops(config, 8, 512, 128)
   assert flops == pytest.approx(879.0e9, rel=1e-4)
   assert train_step_flops(config, 16, 512, 128) == 2 * flops
+  adapted = dataclasses.replace(config, lora=Lora(rank=4, alpha=4))  # kernels have no gradient
+  assert train_step_flops(adapted, 8, 512, 128) == pytest.approx(2 / 3 * flops)
 
 
 def test_vocabulary_is_padded_to_its_multiple(tiny_config):
