@@ -20,16 +20,17 @@ import sys
 import time
 from pathlib import Path
 
-TRAIN = ('train_step', '--dtype=bfloat16', '--repeats=1')
-LORA = ('--lora=16', '--remat=full', '--peer_checkpointing')
+TRAIN = ('train_step', '--dtype=bfloat16', '--repeats=1', '--no-scan_layers')
+XL = (*TRAIN, '--model=t5_1_1_xl', '--rows=64')
+LORA = ('--lora=16', '--remat=full', '--peer_checkpointing', '--scan_layers')
 NO_PEER = '--peer_rows=0'
 LONG = ('--inputs=1024', '--targets=256')
 DECODE = ('decode', '--dtype=bfloat16', '--rows=128', '--tokens=128', '--repeats=1')
 # In the order of their worth, for who has little time.
 CASES = {
-  'xl': (*TRAIN, '--model=t5_1_1_xl', '--rows=64', '--remat=minimal', '--peer_rows=8'),
+  'xl': (*XL, '--remat=minimal', '--peer_rows=8'),
   'kernels': ('kernel_speed', '--repeats=1'),
-  'base': (*TRAIN, '--model=t5_1_1_base', '--rows=128', '--peer_rows=64'),
+  'base': (*TRAIN, '--model=t5_1_1_base', '--rows=128', '--remat=minimal', '--peer_rows=64'),
   'large': (*TRAIN, '--model=t5_1_1_large', '--rows=64', '--remat=minimal', '--peer_rows=32'),
   'xl_long': (*TRAIN, *LONG, '--model=t5_1_1_xl', '--rows=32', '--remat=minimal', '--peer_rows=4'),
   'decode_base': (*DECODE, '--model=t5_1_1_base'),
@@ -37,9 +38,10 @@ CASES = {
   'llama_8b': (*TRAIN, *LORA, '--model=llama_8b', '--rows=32'),
   'llama_1b': (*TRAIN, '--model=llama_1b', '--rows=32', '--remat=minimal', '--peer_rows=16'),
   'xxl': (*TRAIN, *LORA, '--model=t5_1_1_xxl', '--rows=32', '--steps=2'),
-  'xxl_whole': (*TRAIN, '--model=t5_1_1_xxl', '--rows=8', '--remat=full', '--steps=2', NO_PEER),
+  'xxl_whole': (*TRAIN, '--model=t5_1_1_xxl', '--rows=8', '--remat=full', '--scan_layers', NO_PEER),
   'kernels_long': ('kernel_speed', '--repeats=1', '--rows=32', '--length=1024'),
-  'xl_full': (*TRAIN, '--model=t5_1_1_xl', '--rows=64', '--remat=full', '--peer_rows=8'),
+  'xl_full': (*XL, '--remat=full', NO_PEER),
+  'xl_scanned': (*XL, '--remat=minimal', '--scan_layers', NO_PEER),
   'tiles': ('kernel_speed', '--repeats=1', '--tiles'),
 }
 

@@ -3,14 +3,16 @@
   python benchmarks/gpu_compile.py                                  # T5 1.1 XL on an H200
   python benchmarks/gpu_compile.py --gpu a100 --model t5_1_1/base --rows 32
 
-Needs flan_jax[cuda], no GPU and no driver. Prints, for each way of remat, the memory of a step, the
-bytes that its operations move and whether any array holds scores of all queries and keys; then the
+Needs flan_jax[cuda], no GPU and no driver. Prints, for layers scanned and one by one and for each
+way of remat, the memory of a step, the bytes that its operations move and whether any array holds
+scores of all queries and keys; the same of one token of decoding, with twice the rows; then the
 registers of each kernel of attention, and what does not fit them, as ptxas says. Nothing runs: how
 fast it is, only a GPU can tell.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import re
@@ -77,34 +79,67 @@ def mesh_of(name: str) -> Any:
   return partitioning.make_mesh(partitioning.MeshConfig(), list(described.devices))
 
 
-def compile_step(args) -> dict:
-  """Memory and traffic of a train step, and its arrays of scores."""
+def run_of(args, rows: int, **bindings: Any) -> Any:
+  """The settings of a training run."""
   from flan_jax import main
-  from flan_jax.planning import hlo, steps
 
   inputs, targets = args.lengths
-  bindings = [
-    f'BATCH_SIZE={args.rows}',
-    f"REMAT='{args.child}'",
-    f"TASK_FEATURE_LENGTHS={{'inputs': {inputs}, 'targets': {targets}}}",
-    "MIXTURE_OR_TASK_NAME=''",
-    "CACHE_DIR=''",
-    'TRAIN_STEPS=1',
-  ]
-  config = main.load_run(['runs/train.gin', f'models/{args.model}.gin'], bindings).run.train
-  compiled = steps.lower('train', config, mesh_of(args.gpu)).compile()
-  stats: Any = compiled.memory_analysis()
-  text = str(compiled.as_text())
+  bindings |= {
+    'TASK_FEATURE_LENGTHS': {'inputs': inputs, 'targets': targets},
+    **{'BATCH_SIZE': rows, 'MIXTURE_OR_TASK_NAME': '', 'CACHE_DIR': '', 'TRAIN_STEPS': 1},
+  }
+  lines = [f'{name}={value!r}' for name, value in bindings.items()]
+  return main.load_run(['runs/train.gin', f'models/{args.model}.gin'], lines).run.train
+
+
+def described(compiled: Any, scores: str) -> dict:
+  """Memory and traffic of a compiled program, and how many arrays are of the shape `scores`."""
+  from flan_jax.planning import hlo
+
+  stats, text = compiled.memory_analysis(), str(compiled.as_text())
   program = hlo.read(text)
-  length, heads = rf'({inputs}|{targets}|{inputs + targets})', config.model.num_heads
-  scores = re.findall(rf'\[[\d,]*\b{heads},{length},{length}\]', text)
   return {
     'state_gib': stats.argument_size_in_bytes / GIB,
     'temporary_gib': stats.temp_size_in_bytes / GIB,
     'moved_gb': program.memory_bytes / 1e9,
     'products_tflop': program.flops / 1e12,
-    'arrays_of_scores': len(scores),
+    'arrays_of_scores': len(re.findall(scores, text)),
   }
+
+
+def compile_step(args) -> dict:
+  """A train step."""
+  from flan_jax.planning import steps
+
+  layers, remat = args.child.split()
+  scan = {'model_config.TransformerConfig.scan_layers': layers == 'scanned'}
+  config = run_of(args, args.rows, REMAT=remat, **scan)
+  compiled = steps.lower('train', config, mesh_of(args.gpu)).compile()
+  inputs, targets = args.lengths
+  length = rf'({inputs}|{targets}|{inputs + targets})'
+  return described(compiled, rf'\[[\d,]*\b{config.model.num_heads},{length},{length}\]')
+
+
+def compile_token(args) -> dict:
+  """One token of decoding, as the model is laid out for it."""
+  import jax
+  import numpy as np
+
+  from flan_jax import partitioning, train_state
+  from flan_jax.models.transformer import Transformer
+
+  config = run_of(args, 2 * args.rows)
+  with partitioning.use_mesh(mesh_of(args.gpu), config.mesh.rules) as mesh:
+    sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
+    prompts = jax.ShapeDtypeStruct((2 * args.rows, args.lengths[0]), np.int32, sharding=sharding)
+    read = functools.partial(Transformer.start_decoding, max_length=args.lengths[1])
+    model = train_state.abstract_state(config).model
+    cache = partitioning.abstract(read, model, prompts, prompts)
+    model, cache = partitioning.abstract(Transformer.unstacked, model, cache)
+    layout = jax.sharding.NamedSharding(mesh, partitioning.spec('batch'))
+    tokens = jax.ShapeDtypeStruct((2 * args.rows,), np.int32, sharding=layout)
+    step = jax.jit(Transformer.decode_step, donate_argnums=2).lower(model, tokens, cache)
+    return described(step.compile(), '$^')
 
 
 def compile_kernels(args) -> None:
@@ -173,16 +208,19 @@ def main() -> None:
     if args.child.startswith('kernels'):
       compile_kernels(args)
     else:
-      print(json.dumps(compile_step(args)))
+      print(json.dumps(compile_token(args) if args.child == 'token' else compile_step(args)))
     return
   lengths = '/'.join(map(str, args.lengths))
   print(f'{args.model}, {args.rows} rows of {lengths}, {args.gpu}:\n')
-  print('| remat | state GiB | temporary GiB | moved GB | products TFLOP | arrays of scores |')
+  print(
+    '| layers, remat | state GiB | temporary GiB | moved GB | products TFLOP | arrays of scores |'
+  )
   print('|---|---|---|---|---|---|')
-  for remat in ('full', 'minimal'):
-    found = json.loads(child(args, remat, '').splitlines()[-1])
+  ways = itertools.product(('scanned', 'apart'), ('full', 'minimal'))
+  for what in (*map(' '.join, ways), 'token'):
+    found = json.loads(child(args, what, '').splitlines()[-1])
     *numbers, scores = found.values()
-    print(f'| {remat} | {" | ".join(f"{x:,.1f}" for x in numbers)} | {scores} |', flush=True)
+    print(f'| {what} | {" | ".join(f"{x:,.1f}" for x in numbers)} | {scores} |', flush=True)
   print('\n| head_dim | bias | kernel | registers | bytes beyond them |\n|---|---|---|---|---|')
   for head_dim in (64, 128):
     for bias in ('bias', 'none'):

@@ -95,7 +95,10 @@ def test_a_step_compiled_for_a_gpu_that_is_not_there_holds_no_scores():
   environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
   done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
   rows = [line.strip('| ').split(' | ') for line in done.stdout.splitlines()]
-  assert [row[-1] for row in rows if row[0] in ('full', 'minimal')] == ['0', '0']
+  steps = {row[0]: row for row in rows if row[0].startswith(('scanned', 'apart'))}
+  assert len(steps) == 4 and all(row[-1] == '0' for row in steps.values())
+  assert float(steps['apart minimal'][3]) < float(steps['scanned minimal'][3])
+  assert any(row[0] == 'token' and 0 < float(row[3]) < 1 for row in rows)
   kernels = [row for row in rows if row[0] in ('64', '128')]
   assert len(kernels) == 14 and all(int(row[4]) == 0 for row in kernels)
 

@@ -120,7 +120,7 @@ class TransformerConfig:
     attention_kernels: attend by kernels of Pallas on TPUs and GPUs, where they serve; False leaves
       it to XLA. They have not run on either yet.
     scan_layers: compile one layer and loop over it; False unrolls the loop, for speed of few
-      layers. Parameters are stacked either way.
+      layers. Parameters are stacked either way. Decoding reads layers apart but on TPUs.
     vocab_multiple: rows of the vocabulary in memory are a multiple of this; give
       128 x the tensor axis of the mesh.
   """

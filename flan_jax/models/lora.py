@@ -54,7 +54,7 @@ def project(module: nnx.Module, name: str, x: jax.Array, *axes: str | None) -> j
   """Multiplies x by the kernel `name` of a module, and adds what its adapter gives.
 
   Args:
-    module: has the kernel [*inner, *outer], or as `turned` has it, and perhaps an adapter.
+    module: has the kernel [*inner, *outer], or as `for_steps` has it, and perhaps an adapter.
     name: the kernel's.
     x: [batch, length, *inner].
     axes: of the result, [batch, length, *outer].
@@ -66,18 +66,27 @@ def project(module: nnx.Module, name: str, x: jax.Array, *axes: str | None) -> j
   return y if adapter is None else y + adapter(x, *axes)
 
 
-def turned(module: nnx.Module) -> nnx.Module:
-  """A copy of a module with its kernels, and those of its parts, as `turned_product` takes them."""
+def for_steps(module: nnx.Module, dtype: jnp.dtype | str, *, turn: bool) -> nnx.Module:
+  """A copy of a module with its kernels, and those of its parts, as step after step reads them.
+
+  Args:
+    module: a layer, say.
+    dtype: of the products, which each step would cast the kernels to.
+    turn: whether to turn kernels around, for `turned_product`.
+  """
   copied = copy.copy(module)
   for name, part in vars(module).items():
     if isinstance(part, nnx.Module):
-      setattr(copied, name, turned(part))
+      setattr(copied, name, for_steps(part, dtype, turn=turn))
     elif name in KERNELS:
-      inner = _INNER_AXES.get(name, 1)
-      order = (*range(inner, part.ndim), *range(inner))
-      axes = part.get_metadata()['axes']
-      kernel = nnx.Param(part[...].transpose(order), axes=[axes[i] for i in order])
-      kernel.set_metadata(TURNED, True)
+      kernel, axes = part[...].astype(dtype), part.get_metadata()['axes']
+      if turn:
+        inner = _INNER_AXES.get(name, 1)
+        order = (*range(inner, part.ndim), *range(inner))
+        kernel, axes = kernel.transpose(order), [axes[i] for i in order]
+      kernel = nnx.Param(kernel, axes=axes)
+      if turn:
+        kernel.set_metadata(TURNED, True)
       setattr(copied, name, kernel)
   return copied
 

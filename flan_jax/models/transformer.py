@@ -22,7 +22,7 @@ from flan_jax.models.layers import (
   parameter,
   truncated_normal,
 )
-from flan_jax.models.lora import turned
+from flan_jax.models.lora import for_steps
 from flan_jax.models.rope import rotation
 from flan_jax.models.stack import Context, Stack
 from flan_jax.partitioning import abstract, layout, on_one_cpu, out, platform, shard, whole
@@ -145,7 +145,7 @@ class Transformer(nnx.Module):
     if self._reads_layers_apart():
       layers = self.decoder.unstacked().layers
       if on_one_cpu():  # keys and values come out as the cache has them, each slot beside the next
-        layers = map(turned, layers)
+        layers = [for_steps(layer, self.config.dtype, turn=True) for layer in layers]
       cross_key, cross_value = zip(*map(project, layers), strict=True)
     else:
       cross_key, cross_value = jax.lax.map(project, self.decoder.layers)
@@ -163,24 +163,26 @@ class Transformer(nnx.Module):
   def unstacked(self, cache: KVCache) -> tuple['Transformer', KVCache]:
     """The model and a cache as many steps read them fastest.
 
-    A step that reads one layer after the other out of stacked arrays copies each, on a CPU at
-    least: as much memory traffic again as decoding needs. So they are copied once, before the
-    first step, unless `scan_layers` says that compiling one layer matters more. On one CPU kernels
-    are turned around as well, for products with a few rows.
+    A step that reads one layer after the other out of stacked arrays copies each: as much memory
+    traffic again as decoding needs. So they are copied once, before the first step, in the dtype of
+    products; but not on TPUs where `scan_layers` says that compiling one layer matters more. On one
+    CPU kernels are turned around as well, for products with a few rows.
     """
     if not self._reads_layers_apart():
       return self, cache
-    model = copy.copy(self)
+    model, dtype = copy.copy(self), self.config.dtype
+    model.turned = on_one_cpu()
     model.decoder = self.decoder.unstacked()
-    if on_one_cpu():
-      model.turned = True
-      model.decoder.layers = nnx.List(turned(layer) for layer in model.decoder.layers)
-      if not self.config.tie_embeddings:
-        model.logits_kernel = nnx.Param(self.logits_kernel[...].T)
+    model.decoder.layers = nnx.List(
+      for_steps(layer, dtype, turn=model.turned) for layer in model.decoder.layers
+    )
+    if not self.config.tie_embeddings:
+      kernel = self.logits_kernel[...].astype(dtype)
+      model.logits_kernel = nnx.Param(kernel.T if model.turned else kernel)
     return model, cache.unstacked()
 
   def _reads_layers_apart(self) -> bool:
-    return not self.config.scan_layers or platform() == 'cpu'
+    return not self.config.scan_layers or platform() != 'tpu'
 
   def decode_step(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """One more token of each row: `decode_block` of int32 [batch], logits [batch, vocab]."""

@@ -26,7 +26,8 @@ _FREE = {
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional'),
   *('call', 'after-all', 'partition-id', 'replica-id', 'iota', 'optimization-barrier'),
 }
-_IN_PLACE = ('dynamic-slice', 'dynamic-update-slice')
+_CUTS = ('slice', 'dynamic-slice')
+_IN_PLACE = (*_CUTS, 'dynamic-update-slice')
 # What calls a computation and still is one instruction.
 _WHOLE = ('fusion', 'async-start', 'async-update', 'async-done')
 
@@ -145,7 +146,7 @@ def _work(computations, name, count, first) -> tuple[list[Work], _Places]:
 def _work_of(i: Instruction, operands: list[str], count: int, computations) -> list[Work]:
   """What one instruction does; nothing where it only begins or ends a collective."""
   if i.op in _IN_PLACE:
-    part = i.shape if i.op == 'dynamic-slice' else operands[1]
+    part = i.shape if i.op in _CUTS else operands[1]
     return [Work(0, 2 * bytes_of(part, main_memory=True), count)]
   body = computations.get(i.attribute('calls'), []) if i.op == 'fusion' else []
   results = arrays_of(i.shape)
@@ -256,7 +257,7 @@ def _slices(body: list[Instruction]) -> tuple[dict[int, int], bool]:
       continue
     updates = [i for i in users if i.op == 'dynamic-update-slice']
     parts = [shapes.get(i.operands[1], '') for i in updates]
-    parts += [i.shape for i in users if i.op == 'dynamic-slice']
+    parts += [i.shape for i in users if i.op in _CUTS]
     reads[number] = sum(map(bytes_of, parts))
     updated |= bool(updates)
   return reads, updated

@@ -64,6 +64,25 @@ def test_memory_counts_a_slice_and_not_the_array_it_is_cut_from():
   assert kernels < moved < 6 * kernels  # all kernels at every turn would be LAYERS times as much
 
 
+def test_memory_counts_what_is_cut_at_a_fixed_place_alone_and_fused():
+  text = """HloModule cut
+
+%fused (whole: f32[8,4,4]) -> f32[1,4,4] {
+  %whole = f32[8,4,4]{2,1,0} parameter(0)
+  ROOT %part = f32[1,4,4]{2,1,0} slice(%whole), slice={[3:4], [0:4], [0:4]}
+}
+
+ENTRY %main (kernels: f32[8,4,4]) -> (f32[1,4,4], f32[1,4,4]) {
+  %kernels = f32[8,4,4]{2,1,0} parameter(0)
+  %alone = f32[1,4,4]{2,1,0} slice(%kernels), slice={[2:3], [0:4], [0:4]}
+  %other = f32[1,4,4]{2,1,0} fusion(%kernels), kind=kLoop, calls=%fused
+  ROOT %both = (f32[1,4,4]{2,1,0}, f32[1,4,4]{2,1,0}) tuple(%alone, %other)
+}
+"""
+  read_and_written = 2 * (4 * 16)
+  assert hlo.read(text).memory_bytes == 2 * read_and_written
+
+
 @pytest.mark.parametrize(
   'text, group',
   [
