@@ -14,7 +14,9 @@ cache.
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,15 +59,18 @@ def run(name: str, out: Path, seconds: float | None, quick: bool) -> str:
   # Each process has the GPU alone; by default JAX would leave a quarter of it.
   environment = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.94', **os.environ}
   with open(out / f'{name}.log', 'w', encoding='utf-8') as log:
-    # A process group, as the benchmark's own processes are to end with it.
+    # A process group, as the benchmark's own processes are to end with it, whatever ends this one.
     process = subprocess.Popen(
       command, stdout=log, stderr=log, env=environment, start_new_session=True
     )
     try:
       code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-      os.killpg(process.pid, 9)
       return 'not ended in time'
+    finally:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
   return 'measured' if code == 0 else f'ended with {code}: {out / name}.log says why'
 
 

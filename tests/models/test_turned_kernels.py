@@ -1,5 +1,7 @@
 """A model with its kernels laid out for the steps of decoding is the same model."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +38,8 @@ def test_steps_of_decoding_give_the_same_logits(name, turn, dtype, atol, monkeyp
   # Adapters begin as nothing.
   model = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), model)
   prompts = jnp.asarray(np.random.default_rng(0).integers(2, 50, (3, 7)), jnp.int32)
-  cache = model.start_decoding(prompts, jnp.ones_like(prompts), max_length=4)
+  read = jax.jit(functools.partial(Transformer.start_decoding, max_length=4))
+  cache = read(model, prompts, jnp.ones_like(prompts))
   monkeypatch.setattr(transformer, 'on_one_cpu', lambda: turn)
   laid_out, cache_of_layers = model.unstacked(cache)
   assert laid_out.turned == turn and not model.turned
@@ -45,9 +48,9 @@ def test_steps_of_decoding_give_the_same_logits(name, turn, dtype, atol, monkeyp
       getattr(part, k) for part in vars(layer).values() for k in KERNELS if hasattr(part, k)
     ]
     assert len(kernels) >= 7 and {kernel.dtype.name for kernel in kernels} == {dtype}
-  token = jnp.zeros(3, jnp.int32)
+  token, step = jnp.zeros(3, jnp.int32), jax.jit(Transformer.decode_step)
   for _ in range(3):
-    logits, cache = model.decode_step(token, cache)
-    found, cache_of_layers = laid_out.decode_step(token, cache_of_layers)
+    logits, cache = step(model, token, cache)
+    found, cache_of_layers = step(laid_out, token, cache_of_layers)
     np.testing.assert_allclose(found, logits, atol=atol * jnp.max(jnp.abs(logits)), rtol=1e-4)
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
