@@ -234,7 +234,10 @@ def _files() -> list[tuple]:
       raise UndescribableError(f'the files of {package}')
     for where, _, names in itertools.chain.from_iterable(map(os.walk, folders)):
       for path in (os.path.join(where, name) for name in names if name.endswith('.py')):
-        status = os.stat(path)
+        try:
+          status = os.stat(path)
+        except OSError as e:  # an editor's, say, that is gone again or points nowhere
+          raise UndescribableError(f'{path} ({e.strerror})') from e
         found.append((path, status.st_size, status.st_mtime_ns))
   return sorted(found)
 

@@ -305,7 +305,14 @@ def test_what_a_process_has_loaded_changes_no_key(tmp_path, monkeypatch):
   assert kept_step.key_of(train_step, arguments(), {}) == before
 
 
-def test_a_step_whose_files_cannot_be_told_has_no_key(monkeypatch):
+def test_a_step_whose_files_cannot_be_told_has_no_key(tmp_path, monkeypatch):
   monkeypatch.setattr(kept_step, '_BENEATH', {'a package that is not there'})
   with pytest.raises(kept_step.UndescribableError, match='not there'):
+    kept_step.key_of(train_step, arguments(), {})
+  (tmp_path / 'late_package').mkdir()
+  (tmp_path / 'late_package' / '__init__.py').write_text('')
+  (tmp_path / 'late_package' / '.#edited.py').symlink_to('nowhere')
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.setattr(kept_step, '_BENEATH', {'late_package'})
+  with pytest.raises(kept_step.UndescribableError, match='edited'):
     kept_step.key_of(train_step, arguments(), {})
