@@ -63,9 +63,9 @@ def run_ours(args, *, biased: bool = True, kernels: bool = True) -> dict:
       bias = table.tiles(tile) if tile else table(along, along)
     return attend(query, keys, values, mask, bias, None, config, tile=tile)
 
-  def both(gradient, *arrays):
-    *arrays, mask = arrays
-    result, back = jax.vjp(lambda *arrays: attended(*arrays, mask), *arrays)
+  def both(gradient, query, keys, values, table, mask):
+    fn = functools.partial(attended, mask=mask)
+    result, back = jax.vjp(fn, query, keys, values, table)
     return result, back(gradient)
 
   arrays = [
