@@ -73,11 +73,12 @@ def run_ours(args, *, biased: bool = True, kernels: bool = True) -> dict:
     for step in range(args.steps + 1)
   ]
   rest = table, jnp.ones((args.rows, args.length, args.length), bool)
-  forward, both = jax.jit(attended), jax.jit(both)
+  forward: Any = jax.jit(attended)
+  with_gradients: Any = jax.jit(both)
   wait = jax.block_until_ready
   return {
     'forward': seconds_of(lambda step: forward(*arrays[step][:3], *rest), wait, args.steps),
-    'seconds': seconds_of(lambda step: both(*arrays[step], *rest), wait, args.steps),
+    'seconds': seconds_of(lambda step: with_gradients(*arrays[step], *rest), wait, args.steps),
   }
 
 
