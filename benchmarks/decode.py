@@ -23,7 +23,6 @@ import numpy as np
 import peers
 
 INPUTS = 512
-T5 = [name for name in peers.MODELS if not peers.our_config(name).decoder_only]
 
 
 def prompts(args, number: int) -> np.ndarray:
@@ -163,8 +162,7 @@ def figures_of(runs: list[dict], args, flops: float, peak: dict) -> dict:
 
 def main() -> None:
   parser = measure.parser(__doc__)
-  parser.add_argument('--model', choices=T5, default='t5_1_1_small')
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  peers.add_flags(parser, peers.T5, 't5_1_1_small')
   parser.add_argument('--rows', type=int, default=8, help='rows of a batch')
   parser.add_argument('--tokens', type=int, default=64, help='tokens of an answer')
   parser.add_argument('--steps', type=int, default=2, help='measured batches of a process')

@@ -123,21 +123,15 @@ def compile_step(args) -> dict:
 def compile_token(args) -> dict:
   """One token of decoding, as the model is laid out for it."""
   import jax
-  import numpy as np
 
-  from flan_jax import partitioning, train_state
+  from flan_jax import partitioning
   from flan_jax.models.transformer import Transformer
+  from flan_jax.planning import steps
 
   config = run_of(args, 2 * args.rows)
   with partitioning.use_mesh(mesh_of(args.gpu), config.mesh.rules) as mesh:
-    sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
-    prompts = jax.ShapeDtypeStruct((2 * args.rows, args.lengths[0]), np.int32, sharding=sharding)
-    read = functools.partial(Transformer.start_decoding, max_length=args.lengths[1])
-    model = train_state.abstract_state(config).model
-    cache = partitioning.abstract(read, model, prompts, prompts)
+    model, tokens, cache = steps.decode_arguments(config, mesh)
     model, cache = partitioning.abstract(Transformer.unstacked, model, cache)
-    layout = jax.sharding.NamedSharding(mesh, partitioning.spec('batch'))
-    tokens = jax.ShapeDtypeStruct((2 * args.rows,), np.int32, sharding=layout)
     step = jax.jit(Transformer.decode_step, donate_argnums=2).lower(model, tokens, cache)
     return described(step.compile(), '$^')
 

@@ -140,14 +140,18 @@ def run_tiles(args) -> dict:
     '_OF_KEYS': (kernels._of_keys, back),
     '_OF_BIAS': (kernels._of_bias, back),
   }
+
+  def timed(kernel, arrays):
+    run = jax.jit(functools.partial(kernel, 1.0))
+    return seconds_of(lambda _: run(*arrays), jax.block_until_ready, args.steps)
+
   found = {}
   for name, (kernel, arrays) in programs.items():
     ours, times = getattr(kernels, name), []
     for tiles in [ours, *(x for x in _tiles(kernels, args.quick) if x != ours)]:
       setattr(kernels, name, tiles)
-      run = functools.partial(jax.jit(functools.partial(kernel, 1.0)), *arrays)
       try:
-        seconds = seconds_of(lambda _, run=run: run(), jax.block_until_ready, args.steps)
+        seconds = timed(kernel, arrays)
       except Exception as e:  # whatever Triton or XLA says of tiles that do not fit
         print(f'{name} {tiles}: {str(e).splitlines()[0][:100]}')
         continue
@@ -196,9 +200,7 @@ def figures_of(runs: list[dict], args, peak: dict) -> dict:
 
 def main() -> None:
   parser = measure.parser(__doc__)
-  t5 = [name for name in peers.MODELS if not peers.our_config(name).decoder_only]
-  parser.add_argument('--model', choices=t5, default='t5_1_1_xl')
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='bfloat16')
+  peers.add_flags(parser, peers.T5, 't5_1_1_xl', 'bfloat16')
   parser.add_argument('--rows', type=int, default=64)
   parser.add_argument('--length', type=int, default=512, help='tokens of a row')
   parser.add_argument('--steps', type=int, default=5, help='measured times of a process')

@@ -3,16 +3,17 @@
 Sizes stand here, beside gin/models, as benchmarks run where gin is not installed.
 """
 
+import argparse
 import importlib.util
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from flan_jax.models.config import TransformerConfig, parameter_count
 
 _T5 = {'vocab_size': 32128, 'head_dim': 64}
 _LLAMA = {
-  **{'num_encoder_layers': 0, 'activation': 'gated_silu', 'position': 'rope'},
-  **{'query_scale': None, 'norm_epsilon': 1e-5},
+  **{'activation': 'gated_silu', 'position': 'rope', 'query_scale': None, 'norm_epsilon': 1e-5},
 }
 _LLAMA3 = {**_LLAMA, 'vocab_size': 128256, 'num_kv_heads': 8, 'rope_theta': 500_000.0}
 _TIED = {'tie_embeddings': True, 'scale_tied_logits': False}
@@ -22,8 +23,8 @@ def _sizes(embed_dim: int, layers: int, num_heads: int, mlp_dim: int, *, encoder
   """Of a stack, or of two alike. Layers of large models are scanned, to compile one of them."""
   return {
     **{'embed_dim': embed_dim, 'num_heads': num_heads, 'mlp_dim': mlp_dim},
-    **({'num_encoder_layers': layers} if encoder else {}),
-    **{'num_decoder_layers': layers, 'scan_layers': embed_dim > 768},
+    **{'num_encoder_layers': layers if encoder else 0, 'num_decoder_layers': layers},
+    'scan_layers': embed_dim > 768,
   }
 
 
@@ -43,6 +44,17 @@ MODELS = {
   },
   'llama_8b': {**_LLAMA3, 'head_dim': 128, **_sizes(4096, 32, 32, 14336, encoder=False)},
 }
+
+
+T5 = [name for name, model in MODELS.items() if model['num_encoder_layers']]
+
+
+def add_flags(
+  parser: argparse.ArgumentParser, models: Iterable[str], model: str, dtype: str = 'float32'
+) -> None:
+  """Adds --model, of `models`, and --dtype, of its products, with what they are if not given."""
+  parser.add_argument('--model', choices=models, default=model)
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default=dtype)
 
 
 def our_config(name: str = 't5_1_1_small', **changes: Any) -> TransformerConfig:

@@ -203,8 +203,7 @@ def flops_of_row(args) -> float:
 
 def main() -> None:
   parser = measure.parser(__doc__)
-  parser.add_argument('--model', choices=peers.MODELS, default='t5_1_1_small')
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  peers.add_flags(parser, peers.MODELS, 't5_1_1_small')
   parser.add_argument('--remat', choices=('none', 'minimal', 'full'), default='none')
   parser.add_argument('--scan_layers', action=argparse.BooleanOptionalAction)
   parser.add_argument('--lora', type=int, default=0, metavar='RANK', help='train adapters alone')
@@ -233,7 +232,6 @@ def main() -> None:
   tokens = args.rows * (args.inputs + args.targets)
   trained = f', adapters of rank {args.lora}' if args.lora else ''
   remat = '' if args.remat == 'none' else f', remat {args.remat}'
-  rows = {'flan_jax': args.rows}
   figures: dict = {
     'work': f'{args.model}{trained}, {args.rows} rows of {args.inputs}/{args.targets}, '
     f'Adafactor{remat}',
@@ -244,7 +242,7 @@ def main() -> None:
     'flops': measure.FLOPS,
     'gemm': peak,
     'programs': {
-      name: figures_of(found, args, rows.get(name, args.peer_rows), peak)
+      name: figures_of(found, args, args.rows if name == 'flan_jax' else args.peer_rows, peak)
       for name, found in runs.items()
     },
   }

@@ -226,20 +226,28 @@ def _files() -> list[tuple]:
 
   Whether it is loaded does not count: that hangs on what else a process does, in any thread.
   """
+  packages = (_KNOWN | _BENEATH) - sys.stdlib_module_names
   found = []
-  for package in sorted((_KNOWN | _BENEATH) - sys.stdlib_module_names):
+  for where, _, names in itertools.chain.from_iterable(map(os.walk, _folders(packages))):
+    found += [_written(os.path.join(where, name)) for name in names if name.endswith('.py')]
+  return sorted(found)
+
+
+def _folders(packages):
+  for package in packages:
     spec = importlib.util.find_spec(package)
     folders = spec and (spec.submodule_search_locations or [os.path.dirname(str(spec.origin))])
     if not folders or not all(map(os.path.isdir, folders)):  # in an archive, say
       raise UndescribableError(f'the files of {package}')
-    for where, _, names in itertools.chain.from_iterable(map(os.walk, folders)):
-      for path in (os.path.join(where, name) for name in names if name.endswith('.py')):
-        try:
-          status = os.stat(path)
-        except OSError as e:  # an editor's, say, that is gone again or points nowhere
-          raise UndescribableError(f'{path} ({e.strerror})') from e
-        found.append((path, status.st_size, status.st_mtime_ns))
-  return sorted(found)
+    yield from folders
+
+
+def _written(path):
+  try:
+    status = os.stat(path)
+  except OSError as e:  # an editor's, say, that is gone again or points nowhere
+    raise UndescribableError(f'{path} ({e.strerror})') from e
+  return path, status.st_size, status.st_mtime_ns
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from flan_jax.models.layers import normal, parameter, product, turned_product, z
 from flan_jax.partitioning import out, shard
 
 SUFFIX = '_lora'  # of an adapter's name, after that of its kernel
-TURNED = 'turned'  # in the metadata of a kernel [*outer, *inner]
+TURNED = 'turned'  # in the metadata of a kernel: whether it is [*outer, *inner]
 _INNER_AXES = {'output': 2}  # of a kernel, where not 1: [heads, head_dim, embed]
 
 
@@ -60,7 +60,7 @@ def project(module: nnx.Module, name: str, x: jax.Array, *axes: str | None) -> j
     axes: of the result, [batch, length, *outer].
   """
   kernel = getattr(module, name)
-  multiply = turned_product if TURNED in kernel.get_metadata() else product
+  multiply = turned_product if kernel.get_metadata().get(TURNED) else product
   y = multiply(x, _for_product(kernel, x.dtype), out(*axes))
   adapter = getattr(module, name + SUFFIX, None)
   return y if adapter is None else y + adapter(x, *axes)
@@ -84,10 +84,7 @@ def for_steps(module: nnx.Module, dtype: jnp.dtype | str, *, turn: bool) -> nnx.
         inner = _INNER_AXES.get(name, 1)
         order = (*range(inner, part.ndim), *range(inner))
         kernel, axes = kernel.transpose(order), [axes[i] for i in order]
-      kernel = nnx.Param(kernel, axes=axes)
-      if turn:
-        kernel.set_metadata(TURNED, True)
-      setattr(copied, name, kernel)
+      setattr(copied, name, nnx.Param(kernel, axes=axes, **{TURNED: turn}))
   return copied
 
 

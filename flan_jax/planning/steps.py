@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from flan_jax import partitioning, train_state
 from flan_jax.data import layouts
+from flan_jax.models.kv_cache import KVCache
 from flan_jax.models.transformer import Transformer
 from flan_jax.train import TrainConfig, train_step
 
@@ -32,21 +33,15 @@ def lower(step: str, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
   """
   rows, rules = config.data.batch_rows, config.mesh.rules
   partitioning.check_batch_rows(rows // config.microbatches, mesh)
-  sharding = partitioning.batch_sharding(mesh, rules)
   with partitioning.use_mesh(mesh, rules):
     if step == 'train':
       step_fn = jax.jit(train_function(config), donate_argnums=0)
       return step_fn.lower(*train_arguments(config, mesh))
-    shape = (rows, config.data.lengths['inputs'])
-    prompts = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
-    model = train_state.abstract_state(config).model
-    read = functools.partial(Transformer.start_decoding, max_length=config.data.lengths['targets'])
     if step == 'prefill':
-      return jax.jit(read).lower(model, prompts, prompts)
-    cache = partitioning.abstract(read, model, prompts, prompts)
-    layout = jax.sharding.NamedSharding(mesh, partitioning.spec('batch'))
-    tokens = jax.ShapeDtypeStruct((rows,), np.int32, sharding=layout)
-    return jax.jit(Transformer.decode_step, donate_argnums=2).lower(model, tokens, cache)
+      read, arguments = _prefill(config, mesh)
+      return jax.jit(read).lower(*arguments)
+    step_fn = jax.jit(Transformer.decode_step, donate_argnums=2)
+    return step_fn.lower(*decode_arguments(config, mesh))
 
 
 def train_function(config: TrainConfig) -> Callable:
@@ -59,6 +54,26 @@ def train_arguments(config: TrainConfig, mesh: Mesh) -> tuple[train_state.TrainS
   sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
   batch = train_state.abstract_batch(_one_row(config), config.data.batch_rows, sharding)
   return train_state.abstract_state(config), batch
+
+
+def decode_arguments(
+  config: TrainConfig, mesh: Mesh
+) -> tuple[Transformer, jax.ShapeDtypeStruct, KVCache]:
+  """The abstract model, tokens and cache of a decoding step on the current mesh."""
+  read, arguments = _prefill(config, mesh)
+  cache = partitioning.abstract(read, *arguments)
+  layout = jax.sharding.NamedSharding(mesh, partitioning.spec('batch'))
+  tokens = jax.ShapeDtypeStruct((config.data.batch_rows,), np.int32, sharding=layout)
+  return arguments[0], tokens, cache
+
+
+def _prefill(config, mesh):
+  """What reads the prompts, and its abstract arguments."""
+  sharding = partitioning.batch_sharding(mesh, config.mesh.rules)
+  shape = (config.data.batch_rows, config.data.lengths['inputs'])
+  prompts = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
+  read = functools.partial(Transformer.start_decoding, max_length=config.data.lengths['targets'])
+  return read, (train_state.abstract_state(config).model, prompts, prompts)
 
 
 def bytes_per_chip(tree: Any) -> int:
