@@ -80,6 +80,22 @@ def test_a_checkpoint_of_one_device_restores_onto_a_mesh(tmp_path):
   assert restored['decoder']['query'].sharding.spec == PartitionSpec('x', 'y')
 
 
+def test_replicas_share_what_is_large_and_save_the_rest_without_compiling(tmp_path, caplog):
+  mesh = jax.make_mesh((8,), ('x',))
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  small = jax.device_put({'scale': jnp.arange(4096.0)}, everywhere)
+  large = {'embedding': jnp.arange(8 * 2.0**18).reshape(1024, -1)}  # 1 MiB for each of eight
+  large = jax.device_put(large, everywhere)
+  with jax.log_compiles(), checkpoints.Checkpoints(tmp_path, CONFIG) as saved:
+    saved.save(1, small, None, {})
+    assert 'slice' not in caplog.text
+    saved.save(2, large, None, {})
+    assert 'slice' in caplog.text
+    for step, model in {1: small, 2: large}.items():
+      restored, _ = saved.restore(step, abstract(model))
+      assert_equal(restored, model)
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
   save(tmp_path, range(1, 8), scores={2: 0.9, 4: 0.1, 6: 0.2})
   with checkpoints.Checkpoints(tmp_path) as saved:
