@@ -8,6 +8,7 @@ from flax import nnx
 
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.dot_product import attend
+from flan_jax.models.keys import Rngs
 from flan_jax.models.layers import Norm, normal, parameter, uniform, zeros
 from flan_jax.models.lora import add_adapters, project
 from flan_jax.models.rope import Rotation, rotate
@@ -18,7 +19,7 @@ from flan_jax.partitioning import out, shard
 class Attention(nnx.Module):
   """Multi-head attention; what the queries' scores are multiplied by is the config's."""
 
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+  def __init__(self, config: TransformerConfig, rngs: Rngs):
     embed, heads, kv_heads = config.embed_dim, config.num_heads, config.kv_heads
     head_dim = config.head_dim
     # T5 has no 1/sqrt(head_dim) in the scores; its initialiser of the query holds it instead
@@ -109,7 +110,7 @@ def kv_axes(config: TransformerConfig) -> tuple[str | None, ...]:
 class RelativeBias(nnx.Module):
   """T5's bias on scores by the distance from query to key, shared by all layers of a stack."""
 
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, *, bidirectional: bool):
+  def __init__(self, config: TransformerConfig, rngs: Rngs, *, bidirectional: bool):
     buckets, heads = config.relative_bias_buckets, config.num_heads
     limit = math.sqrt(6 / (buckets + heads))
     self.table = parameter(rngs, uniform(limit), (heads, buckets), ('heads', 'buckets'))

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from flan_jax.models.config import TransformerConfig
+from flan_jax.models.keys import Rngs
 from flan_jax.partitioning import layout, on_one_cpu, out, shard
 
 Initializer = Callable[..., jax.Array]
@@ -22,7 +23,7 @@ Initializer = Callable[..., jax.Array]
 _TRUNCATED_DEVIATION = 0.87962566103423978
 
 
-def parameter(rngs: nnx.Rngs, initializer: Initializer, shape: tuple, axes: tuple) -> nnx.Param:
+def parameter(rngs: Rngs, initializer: Initializer, shape: tuple, axes: tuple) -> nnx.Param:
   """A float32 parameter with its logical axes in `axes`; stacking adds 'layers' before them."""
   return nnx.Param(initializer(rngs.params(), shape, out_sharding=out(*axes)), axes=axes)
 
@@ -181,7 +182,7 @@ class Norm(nnx.Module):
   norm='layer_norm' takes off the mean first; norm_plus_one multiplies by 1 + scale.
   """
 
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, dim: int | None = None):
+  def __init__(self, config: TransformerConfig, rngs: Rngs, dim: int | None = None):
     start = zeros if config.norm_plus_one else ones
     self.scale = parameter(rngs, start, (dim or config.embed_dim,), ('norm',))
     self.config = config
@@ -199,7 +200,7 @@ class Norm(nnx.Module):
 class Embedding(nnx.Module):
   """Rows of a [vocab, embed] table; the standard deviation of what comes out is 1, as in T5X."""
 
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+  def __init__(self, config: TransformerConfig, rngs: Rngs):
     shape = (config.padded_vocab_size, config.embed_dim)
     # A table that also makes the logits must not make them sqrt(embed) times too large.
     unscaled = config.tie_embeddings and not config.scale_tied_logits

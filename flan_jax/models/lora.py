@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flan_jax.models.config import KERNELS, Lora
+from flan_jax.models.keys import Rngs
 from flan_jax.models.layers import normal, parameter, product, turned_product, zeros
 from flan_jax.partitioning import out, shard
 
@@ -24,7 +25,7 @@ _INNER_AXES = {'output': 2}  # of a kernel, where not 1: [heads, head_dim, embed
 class Adapter(nnx.Module):
   """What is added to x kernel: x a b * alpha / rank. At first it is nothing, as b is zero."""
 
-  def __init__(self, lora: Lora, rngs: nnx.Rngs, shape: tuple, axes: tuple, inner: int):
+  def __init__(self, lora: Lora, rngs: Rngs, shape: tuple, axes: tuple, inner: int):
     """Makes the adapter of a kernel of this shape and axes, `inner` of which are summed over."""
     deviation = 1 / math.sqrt(math.prod(shape[:inner]))
     a_shape, b_shape = (*shape[:inner], lora.rank), (lora.rank, *shape[inner:])
@@ -38,7 +39,7 @@ class Adapter(nnx.Module):
     return product(narrow, _for_product(self.b, x.dtype), out(*axes)) * self.scale
 
 
-def add_adapters(module: nnx.Module, lora: Lora | None, rngs: nnx.Rngs) -> None:
+def add_adapters(module: nnx.Module, lora: Lora | None, rngs: Rngs) -> None:
   """Gives the kernels of a module that are targets an adapter each, named KERNEL_lora."""
   if lora is None:
     return

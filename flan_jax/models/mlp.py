@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from flan_jax.models.config import TransformerConfig
+from flan_jax.models.keys import Rngs
 from flan_jax.models.layers import drop, parameter, truncated_normal
 from flan_jax.models.lora import add_adapters, project
 
@@ -20,7 +21,7 @@ _GATES: dict[str, Callable[[jax.Array], jax.Array]] = {
 class Mlp(nnx.Module):
   """The feed-forward layer: activation(x gate) * (x up), or activation(x up), then down."""
 
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
+  def __init__(self, config: TransformerConfig, rngs: Rngs):
     embed, mlp = config.embed_dim, config.mlp_dim
     widen = truncated_normal(1 / math.sqrt(embed))
     if config.activation.startswith('gated'):

@@ -12,6 +12,7 @@ from flax import nnx
 
 from flan_jax.models.attention import Attention, RelativeBias
 from flan_jax.models.config import TransformerConfig
+from flan_jax.models.keys import Rngs
 from flan_jax.models.kv_cache import from_cache, to_cache
 from flan_jax.models.layers import Norm, drop, dropout_scales
 from flan_jax.models.mlp import Mlp
@@ -79,7 +80,7 @@ def _bias(relative_bias: RelativeBias, context: Context, tile: int | None) -> ja
 class Layer(nnx.Module):
   """Self-attention, with an encoder cross attention, and the feed-forward layer, each residual."""
 
-  def __init__(self, config: TransformerConfig, rngs: nnx.Rngs, *, cross: bool, causal: bool):
+  def __init__(self, config: TransformerConfig, rngs: Rngs, *, cross: bool, causal: bool):
     self.attention_norm = Norm(config, rngs)
     self.attention = Attention(config, rngs)
     if config.position == 'relative_bias' and config.relative_bias_per_layer:
@@ -162,7 +163,7 @@ class Stack(nnx.Module):
   `layers` is one Layer of stacked parameters; of what `unstacked` returns, a list of each.
   """
 
-  def __init__(self, config, rngs: nnx.Rngs, *, num_layers: int, cross: bool, causal: bool):
+  def __init__(self, config, rngs: Rngs, *, num_layers: int, cross: bool, causal: bool):
     make_layers = jax.vmap(functools.partial(Layer, config, cross=cross, causal=causal))
     self.layers: Any = make_layers(rngs.split(num_layers))
     if config.position == 'relative_bias' and not config.relative_bias_per_layer:

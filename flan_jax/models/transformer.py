@@ -14,6 +14,7 @@ from flax import nnx
 from flan_jax.models.attention import attention_mask, kv_axes, within_window
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.head import Head
+from flan_jax.models.keys import Keys
 from flan_jax.models.kv_cache import SLOT_AXIS, KVCache, Prefix, to_cache
 from flan_jax.models.layers import (
   Embedding,
@@ -38,17 +39,18 @@ class Transformer(nnx.Module):
   turned = False  # whether kernels are [*outer, *inner], see `unstacked`
 
   def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
-    self.token_embedding = Embedding(config, rngs)
+    keys = Keys.of(rngs)
+    self.token_embedding = Embedding(config, keys)
     cross = not config.decoder_only
     if cross:
       layers = config.num_encoder_layers
-      self.encoder = Stack(config, rngs, num_layers=layers, cross=False, causal=False)
+      self.encoder = Stack(config, keys, num_layers=layers, cross=False, causal=False)
     layers = config.num_decoder_layers
-    self.decoder = Stack(config, rngs, num_layers=layers, cross=cross, causal=True)
+    self.decoder = Stack(config, keys, num_layers=layers, cross=cross, causal=True)
     if not config.tie_embeddings:
       shape = (config.embed_dim, config.padded_vocab_size)
       init = truncated_normal(config.embed_dim**-0.5)
-      self.logits_kernel = parameter(rngs, init, shape, ('embed', 'vocab'))
+      self.logits_kernel = parameter(keys, init, shape, ('embed', 'vocab'))
     self.config = config
 
   def __call__(self, batch: dict, *, dropout_key: jax.Array | None = None) -> jax.Array:
