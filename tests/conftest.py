@@ -1,5 +1,6 @@
 """What every test stands on: eight CPU devices, quiet logs, and the shared folder."""
 
+import gc
 import importlib.metadata
 import os
 from collections.abc import Callable
@@ -38,6 +39,11 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Whole programs first: the longest tests must not be what one core ends with."""
   items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
+def pytest_collection_finish():
+  """Keeps what was imported out of garbage collection, which would look through it at each turn."""
+  gc.freeze()
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,7 @@
 """The trainer: what must not change a run does not, and what must stop it does."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -50,8 +51,8 @@ def assert_same(left, right, tolerance=0.0):
 def take_steps(config, batches, count=1):
   """Runs `train_step` alone on given batches; returns the state and the last metrics."""
   with partitioning.use_mesh(config.mesh):
-    state = jax.jit(lambda key: train_state.initialize(config, key))(jax.random.key(config.seed))
-    step = jax.jit(lambda s, b: train.train_step(s, b, config=config, collections=2))
+    state = tiny.random_state(config)
+    step = jax.jit(functools.partial(train.train_step, config=config, collections=2))
     for batch in batches[:count]:
       placed = {
         k: jax.device_put(v, partitioning.spec('batch', 'length')) for k, v in batch.items()

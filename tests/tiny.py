@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from flan_jax import checkpoints, optimizers, partitioning, train
+from flan_jax import checkpoints, optimizers, partitioning, train, train_state
 from flan_jax.data import cache, mixture_rates, vocabularies
 from flan_jax.data.cache_layout import initialize_cache
 from flan_jax.data.cache_writer import TaskCacheWriter
@@ -90,3 +90,13 @@ def random_model(config: TransformerConfig, deviation=0.4):
     return jax.device_put(value.astype(np.float32), leaf.sharding)
 
   return jax.tree.map(fill, abstract_model(config))
+
+
+def random_state(config: train.TrainConfig, deviation=0.1) -> train_state.TrainState:
+  """The state of a run before its first step, whose optimizer begins with zeros."""
+
+  def fill(leaf):
+    return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+  state = jax.tree.map(fill, train_state.abstract_state(config))
+  return dataclasses.replace(state, model=random_model(config.model, deviation))
