@@ -81,7 +81,7 @@ def list_things(
   }
   listed: Any = found if config.kind == 'all' else found[config.kind]
   if config.as_json:
-    out.out(json.dumps(listed, indent=1, ensure_ascii=True), highlight=False)
+    print(json.dumps(listed, indent=1, ensure_ascii=True), file=out.file)
   elif config.kind == 'all':
     for kind, things in found.items():
       here = sum(bool(thing.get('available', True)) for thing in things)

@@ -42,8 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish():
-  """Keeps what was imported out of garbage collection, which would look through it at each turn."""
+  """Lets the collector of garbage look seldom through what stays: imports, and what JAX traced."""
   gc.freeze()
+  gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,7 @@
 """The tree keeps its shape: who imports whom, what stays out of the core, how long a module is."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -97,6 +98,7 @@ TAKES_MESH_AXES = {
 }
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
   """Every module of the core by its name below flan_jax, '' for the package itself."""
   found = {}

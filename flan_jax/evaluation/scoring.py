@@ -14,6 +14,8 @@ import numpy as np
 from flan_jax.evaluation import metrics, postprocessors
 from flan_jax.evaluation.results import GroupResult, Sample, Score, TaskResult
 
+_DRAWN_AT_ONCE = 1 << 14  # examples of resamples, whose places then fit in a core's own cache
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -65,8 +67,12 @@ class Bootstrap:
     """Return the mean of each resample, [resamples]; `name` and the seed decide the draw."""
     array = np.asarray(values, np.float64)
     rng = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
-    draws = (rng.integers(0, len(array), len(array)) for _ in range(self.resamples))
-    return np.array([array[draw].mean() for draw in draws])
+    means = np.empty(self.resamples)
+    at_once = max(1, _DRAWN_AT_ONCE // max(len(array), 1))
+    for start in range(0, self.resamples, at_once):
+      part = means[start : start + at_once]
+      part[:] = array[rng.integers(0, len(array), (len(part), len(array)))].mean(axis=1)
+    return means
 
   def score(self, value: float, resampled: np.ndarray) -> Score:
     """Return `value` with the percentiles of `resampled`."""

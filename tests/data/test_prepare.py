@@ -463,7 +463,7 @@ def test_killed_at_any_moment_it_goes_on_and_the_cache_is_the_same_to_the_byte(t
     while running.poll() is None and not (
       len(list_tasks(cache)) >= finished and list(cache.glob('tasks/*/.train.*.partial'))
     ):
-      time.sleep(0.002)
+      time.sleep(0.01)
     time.sleep(draw.uniform(0, 0.1))
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
