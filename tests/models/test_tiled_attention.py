@@ -1,11 +1,13 @@
 """Attention in tiles, interpreted on a CPU: what XLA's attention computes, and its gradients."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax import nnx
 
 from flan_jax import partitioning
@@ -13,7 +15,6 @@ from flan_jax.models import intervals, tiled_attention
 from flan_jax.models.attention import RelativeBias, attention_mask, within_window
 from flan_jax.models.config import TransformerConfig
 from flan_jax.models.dot_product import attend
-from flan_jax.models.transformer import Transformer, abstract_model
 
 CONFIG = TransformerConfig(
   vocab_size=32,
@@ -76,7 +77,8 @@ def compare(config, query, keys, values, mask, table, scale, tolerance=1e-5):
   sees = jnp.any(mask, axis=2)[..., None, None]
   length, kv_length = jnp.arange(query.shape[1]), jnp.arange(keys.shape[1])
 
-  def both(tile):
+  @functools.partial(jax.jit, static_argnames='tile')
+  def both(arrays, mask, scale, tile):
     def fn(query, keys, values, table):
       bias = None
       if table is not None:
@@ -84,10 +86,11 @@ def compare(config, query, keys, values, mask, table, scale, tolerance=1e-5):
       attended = attend(query, keys, values, mask, bias, scale, config, tile=tile)
       return jnp.where(sees, attended, 0)
 
-    attended, back = jax.vjp(fn, query, keys, values, table)
+    attended, back = jax.vjp(fn, *arrays)
     return attended, back(jnp.cos(attended))
 
-  close(both(tile), both(None), tolerance)
+  arrays = (query, keys, values, table)
+  close(both(arrays, mask, scale, tile), both(arrays, mask, scale, None), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -194,26 +197,24 @@ def logits_and_gradients(model, batch):
 def test_models_on_a_mesh_compute_what_xlas_attention_does_on_one_device(
   config, interpreted, monkeypatch
 ):
-  model = Transformer(config, nnx.Rngs(params=0))
   batch = batch_of(np.random.default_rng(0), config)
   monkeypatch.setattr(tiled_attention, 'INTERPRETED', None)
-  expected = logits_and_gradients(model, batch)
+  expected = logits_and_gradients(tiny.random_model(config, 0.2), batch)
   monkeypatch.setattr(tiled_attention, 'INTERPRETED', interpreted)
   mesh = partitioning.MeshConfig(data=2, fsdp=2, tensor=2)
   with partitioning.use_mesh(mesh) as used:
-    abstract = abstract_model(config)
-    model = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), model, abstract)
     batch = jax.device_put(batch, partitioning.batch_sharding(used))
-    found = logits_and_gradients(model, batch)
+    found = logits_and_gradients(tiny.random_model(config, 0.2), batch)
   close(jax.device_get(found), jax.device_get(expected))
 
 
 def test_packed_rows_give_the_logits_of_separate_ones():
-  model = Transformer(CONFIG, nnx.Rngs(params=0))
+  model = tiny.random_model(CONFIG, 0.2)
   rng = np.random.default_rng(1)
   inputs, targets = (jnp.asarray(rng.integers(1, 32, (2, n)), jnp.int32) for n in (150, 140))
   numbers = jnp.asarray([[1], [2]], jnp.int32)  # of the examples
 
+  @jax.jit
   def logits(inputs, targets, of_inputs, of_targets):
     return model(
       {
