@@ -26,6 +26,7 @@ from flan_jax.models.transformer import Transformer
 
 MESH = partitioning.MeshConfig(data=2, fsdp=2, tensor=2)
 LORA = Lora(rank=2, alpha=4.0)
+ADAPTED = {'model': {'lora': LORA, 'dtype': 'bfloat16'}, 'frozen_dtype': 'bfloat16'}
 
 
 @pytest.fixture(scope='module')
@@ -62,8 +63,7 @@ def adapted(base, cache_dir, tmp_path_factory):
   config = start_from(
     base,
     cache_dir,
-    model={'lora': LORA, 'dtype': 'bfloat16'},
-    frozen_dtype='bfloat16',
+    **ADAPTED,
     steps=4,
     checkpoint=checkpoints.CheckpointConfig(save_every_steps=2),
   )
@@ -138,7 +138,7 @@ def test_a_newer_checkpoint_beside_the_base_changes_nothing(base, cache_dir, tmp
     return restore(saved, step, *args)
 
   monkeypatch.setattr(checkpoints.Checkpoints, 'restore', restore_while_the_base_trains_on)
-  config = start_from((workdir,), cache_dir, model={'lora': LORA}, steps=1)
+  config = start_from((workdir,), cache_dir, **ADAPTED, steps=1)
   train.train(config, tmp_path / 'run')
   assert checkpoint_files.locate(workdir)[1] == 9
   train.train(dataclasses.replace(config, steps=2), tmp_path / 'run')
