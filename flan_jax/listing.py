@@ -81,7 +81,10 @@ def list_things(
   }
   listed: Any = found if config.kind == 'all' else found[config.kind]
   if config.as_json:
-    print(json.dumps(listed, indent=1, ensure_ascii=True), file=out.file)
+    try:
+      print(json.dumps(listed, indent=1, ensure_ascii=True), file=out.file, flush=True)
+    except BrokenPipeError:
+      out.on_broken_pipe()  # as rich does: ends the program without a word
   elif config.kind == 'all':
     for kind, things in found.items():
       here = sum(bool(thing.get('available', True)) for thing in things)

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -127,6 +130,15 @@ def test_recipes_are_those_of_recipes_and_runs(listed):
 def test_json_is_the_whole_list_and_nothing_else(listed, kind):
   things, text = listed(kind, as_json=True)
   assert json.loads(text) == things
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+  read, write = os.pipe()
+  os.close(read)
+  command = [sys.executable, '-m', 'flan_jax.main', 'list', 'recipes', '--json']
+  ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+  os.close(write)
+  assert (ended.returncode, ended.stderr) == (1, '')
 
 
 def test_all_counts_each_kind(listed):

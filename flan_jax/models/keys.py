@@ -15,7 +15,9 @@ _AT_ONCE = 32
 
 @jax.tree_util.register_pytree_node_class
 class Keys:
-  """Gives the next key of `key` at each call of `params`; made anew by each transformation.
+  """Gives the next key of `key` at each call of `params`.
+
+  What a transformation of JAX makes of it begins with the first key again.
 
   Args:
     key: PRNG key, or with `split` one for each layer, [layers], to be mapped over by `jax.vmap`.
@@ -28,7 +30,7 @@ class Keys:
 
   @classmethod
   def of(cls, rngs: nnx.Rngs) -> 'Keys':
-    """Begins where `rngs` would, which is left as it is."""
+    """Gives what `rngs` gives when it is fresh, and leaves it as it is."""
     return cls(rngs.params.key[...])
 
   def params(self) -> jax.Array:
