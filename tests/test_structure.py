@@ -46,7 +46,7 @@ MAY_IMPORT = {  # beside `naming`, which all may
   'models': {'partitioning'},
   'train_state': {
     *('partitioning', 'checkpoints', 'checkpoint_files', 'guard', 'models'),
-    *('multihost', 'parameter_names'),
+    *('compiling', 'multihost', 'parameter_names'),
   },
   'data': {'console', 'whole_file'} | PAGE,
   'decoding': {'partitioning', 'models', 'beam_search', 'chunked_loss'},

@@ -132,7 +132,7 @@ def plan(
   planned = []
   for name in names:
     lowered = steps.lower(name, config, mesh)
-    options = compiling.compiler_options(mesh) if name == 'train' else {}
+    options = compiling.compiler_options(mesh.devices.flat[0].platform) if name == 'train' else {}
     start = time.perf_counter()
     try:
       compiled = lowered.compile(compiler_options=options)
