@@ -13,7 +13,10 @@ from flan_jax.models.config import TransformerConfig, parameter_count
 
 _T5 = {'vocab_size': 32128, 'head_dim': 64}
 _LLAMA = {
-  **{'activation': 'gated_silu', 'position': 'rope', 'query_scale': None, 'norm_epsilon': 1e-5},
+  'activation': 'gated_silu',
+  'position': 'rope',
+  'query_scale': None,
+  'norm_epsilon': 1e-5,
 }
 _LLAMA3 = {**_LLAMA, 'vocab_size': 128256, 'num_kv_heads': 8, 'rope_theta': 500_000.0}
 _TIED = {'tie_embeddings': True, 'scale_tied_logits': False}

@@ -385,8 +385,8 @@ def _compile(config, mesh, state, loader, programs, accepted):
   step = functools.partial(train_step, config=read, collections=len(loader.collections))
   sharding, before = partitioning.batch_sharding(mesh, config.mesh.rules), accepted.result
   batch = state_lib.abstract_batch(layouts.one_row(loader.layout), config.data.batch_rows, sharding)
-  options = compiler_options(mesh.devices.flat[0].platform)
   with partitioning.use_mesh(mesh, config.mesh.rules):  # each thread has its own
+    options = compiler_options(partitioning.platform())
     compiled = compile_step(step, state, batch, options, kept=programs, before=before)
   step_fn = computed_twice(compiled, config.guard.recompute_every_steps)
   return step_fn, time.perf_counter() - start
